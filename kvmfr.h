@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * kvmfr: the user interface of /dev/kvmfrN
+ *
+ * A device is one piece of memory that a host and a virtual machine share. On
+ * a host it is made of the host's memory ("static", module parameter
+ * static_size_mb); in a guest it is BAR 2 of an IVSHMEM PCI device ("pci").
+ *
+ * The numbers below are compiled into programs that exist and never change.
+ * 'u' 0x40-0x4f is registered to udmabuf, and 0x42 collides with its
+ * UDMABUF_CREATE: send these only to a /dev/kvmfrN.
+ *
+ * open()   O_RDONLY and O_RDWR mean what they say for all that follows.
+ *          ENODEV: the device has been unplugged.
+ *
+ * lseek()  SEEK_END tells the size in bytes, of any size; so does
+ *          /sys/class/kvmfr/kvmfrN/size. Beside it, "type" is "static" or
+ *          "pci", and "huge_bytes" is how much of the memory is made of huge
+ *          pages (PMD_SIZE: 2 MiB on x86-64).
+ *          EINVAL: outside the device. ENODEV: unplugged.
+ *
+ * mmap()   MAP_SHARED, any part of the device. Offset in bytes, a multiple of
+ *          the page size. The mapping can shrink, split and be inherited by
+ *          children, but never grow.
+ *          EINVAL: MAP_PRIVATE, or a part that isn't inside the device.
+ *          EACCES: PROT_WRITE from an O_RDONLY descriptor, or any mapping
+ *          from an O_WRONLY one. ENODEV: unplugged.
+ *
+ * Unplug   When an IVSHMEM device goes away, every mapping, also those of
+ *          DMA-BUFs, gives SIGBUS from then on, and every call on an open
+ *          descriptor answers ENODEV. A device that comes back is opened anew.
+ *          A static device doesn't go away: the module can't be unloaded as
+ *          long as a descriptor, a mapping or a DMA-BUF is alive.
+ */
+#ifndef KVMFR_H
+#define KVMFR_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* kvmfr_dmabuf_create.flags: set FD_CLOEXEC on the new descriptor */
+#define KVMFR_DMABUF_FLAG_CLOEXEC	0x1
+
+/**
+ * struct kvmfr_dmabuf_create - which part of a device becomes a DMA-BUF
+ * @flags: KVMFR_DMABUF_FLAG_*, all other bits zero
+ * @offset: first byte, from the start of the device; a multiple of the page size
+ * @size: bytes, not zero, a multiple of the page size
+ *
+ * 24 bytes for a 64-bit caller, 20 for one on i386: the ioctl's number differs,
+ * and the module knows both. The bytes behind @flags are padding and ignored.
+ */
+struct kvmfr_dmabuf_create {
+	__u8  flags;
+	__u64 offset;
+	__u64 size;
+};
+
+/**
+ * KVMFR_DMABUF_GETSIZE - the size of the device in bytes, as the return value
+ *
+ * Takes no argument.
+ *
+ * Errors: EOVERFLOW: the size doesn't fit an int (2 GiB and more), ask lseek()
+ * or sysfs. ENODEV: unplugged.
+ */
+#define KVMFR_DMABUF_GETSIZE	_IO('u', 0x44)
+
+/**
+ * KVMFR_DMABUF_CREATE - make a DMA-BUF of a part of the device
+ *
+ * Takes a struct kvmfr_dmabuf_create, returns a new file descriptor that the
+ * caller owns. The DMA-BUF is the device's memory, not a copy, and lives until
+ * its last user is gone, whatever becomes of the descriptor it was made from.
+ * It takes the same time and memory for a page as for the whole device.
+ *
+ * From an O_RDONLY descriptor it is read-only: it can't be mapped PROT_WRITE,
+ * and importers can map it for DMA_TO_DEVICE only (EACCES else; this leaves out
+ * GPU drivers, which always ask for both directions).
+ *
+ * mmap() of a DMA-BUF: MAP_SHARED, offset counted from the start of the
+ * DMA-BUF. The kernel maps huge pages where the address and the place in the
+ * device agree modulo the huge page size, but lets no exporter choose the
+ * address of a DMA-BUF's mapping, so a caller who cares picks it. With
+ * huge = 2 MiB and buf the struct above:
+ *
+ *	p = mmap(NULL, size + huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+ *		 -1, 0);
+ *	p += (buf.offset - (uintptr_t)p) & (huge - 1);
+ *	p = mmap(p, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+ *		 dmabuf_fd, 0);
+ *
+ * (examples/viewer.c does this, and gives back what it reserved too much.)
+ * CPU access goes between DMA_BUF_IOCTL_SYNC calls, see <linux/dma-buf.h>.
+ *
+ * Errors:
+ * EINVAL: @flags has an unknown bit; @offset or @size isn't a multiple of the
+ *	page size; @size is 0; the part isn't inside the device.
+ * EACCES: the descriptor is O_WRONLY.
+ * EFAULT: the argument can't be read.
+ * EMFILE, ENFILE, ENOMEM: no descriptor or no memory left. Nothing was made.
+ * EOPNOTSUPP: the kernel has no struct pages for the memory of this IVSHMEM
+ *	device; its log says why. mmap() works.
+ * ENODEV: unplugged.
+ */
+#define KVMFR_DMABUF_CREATE	_IOW('u', 0x42, struct kvmfr_dmabuf_create)
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What older kernels lack. kvmfr.c is written for the newest one and includes
+ * this last; nothing else in the project knows kernel versions.
+ *
+ * Vendors backport features under old version numbers. So a shim asks for the
+ * feature: for a macro, or for a KVMFR_HAS_* that Kbuild defines
+ * when it finds the declaration in the kernel's headers. The version in a
+ * shim's first line only says which kernels needed it when it was written.
+ */
+#ifndef KVMFR_COMPAT_H
+#define KVMFR_COMPAT_H
+
+#include <linux/mm.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
+#error "kvmfr needs Linux 5.10 or newer"
+#endif
+
+/* shim: module_import_ns, needed from 5.16 to before 6.13 (December 2024)
+ *
+ * The name of a namespace became a string. What both expand to hasn't changed.
+ */
+#undef MODULE_IMPORT_NS
+#define MODULE_IMPORT_NS(ns)	MODULE_INFO(import_ns, ns)
+/* end shim */
+
+/* shim: max_page_order, needed before 6.8 (January 2024)
+ *
+ * The largest order of the page allocator was MAX_ORDER - 1, then MAX_ORDER.
+ */
+#ifndef MAX_PAGE_ORDER
+#define MAX_PAGE_ORDER	(MAX_ORDER - 1)
+#endif
+/* end shim */
+
+/* shim: vm_flags, needed before 6.3 (February 2023)
+ *
+ * vm_flags was changed directly.
+ */
+#ifndef KVMFR_HAS_VM_FLAGS_SET
+static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma,
+				  unsigned long flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+/* end shim */
+
+/* shim: get_unmapped_area, needed before 5.18 (March 2022)
+ *
+ * thp_get_unmapped_area() aligned the mappings of DAX files only. That can't be
+ * seen in any header, so here the version decides; where the change has been
+ * backported this does the same once more.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0)
+static inline unsigned long
+kvmfr_get_unmapped_area(struct file *file, unsigned long addr,
+			unsigned long len, unsigned long pgoff,
+			unsigned long flags)
+{
+	unsigned long place;
+
+	if (!addr && len >= PMD_SIZE && len + PMD_SIZE > len) {
+		place = current->mm->get_unmapped_area(file, 0, len + PMD_SIZE,
+						       pgoff, flags);
+		if (!IS_ERR_VALUE(place))
+			return place + (((pgoff << PAGE_SHIFT) - place) &
+					~PMD_MASK);
+	}
+	return current->mm->get_unmapped_area(file, addr, len, pgoff, flags);
+}
+
+#define kvmfr_get_unmapped_area	kvmfr_get_unmapped_area
+#undef thp_get_unmapped_area
+#define thp_get_unmapped_area	kvmfr_get_unmapped_area
+#endif
+/* end shim */
+
+/* shim: iosys_map, needed before 5.18 (February 2022)
+ *
+ * Was called dma_buf_map, and before 5.11 vmap returned the address.
+ */
+#if defined(KVMFR_HAS_IOSYS_MAP)
+#include <linux/iosys-map.h>
+#define kvmfr_vmap_op(op)	(op)
+#define kvmfr_vunmap_op(op)	(op)
+#elif defined(KVMFR_HAS_DMA_BUF_MAP)
+#include <linux/dma-buf-map.h>
+#define iosys_map		dma_buf_map
+#define iosys_map_set_vaddr	dma_buf_map_set_vaddr
+#define kvmfr_vmap_op(op)	(op)
+#define kvmfr_vunmap_op(op)	(op)
+#else
+struct dma_buf;
+
+struct iosys_map {
+	void *vaddr;
+};
+
+static inline void iosys_map_set_vaddr(struct iosys_map *map, void *vaddr)
+{
+	map->vaddr = vaddr;
+}
+
+static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map);
+static void kvmfr_dmabuf_vunmap(struct dma_buf *dmabuf, struct iosys_map *map);
+
+static inline void *kvmfr_compat_vmap(struct dma_buf *dmabuf)
+{
+	struct iosys_map map;
+
+	return kvmfr_dmabuf_vmap(dmabuf, &map) ? NULL : map.vaddr;
+}
+
+static inline void kvmfr_compat_vunmap(struct dma_buf *dmabuf, void *vaddr)
+{
+	struct iosys_map map = { vaddr };
+
+	kvmfr_dmabuf_vunmap(dmabuf, &map);
+}
+
+#define kvmfr_vmap_op(op)	kvmfr_compat_vmap
+#define kvmfr_vunmap_op(op)	kvmfr_compat_vunmap
+#endif
+/* end shim */
+
+/* shim: vmemmap_shift, needed before 5.17 (January 2022)
+ *
+ * Struct pages made by memremap_pages() could not be compound pages. Returns
+ * how many pages share one reference count.
+ */
+static inline unsigned long kvmfr_pgmap_set_order(struct dev_pagemap *pgmap,
+						  unsigned int order)
+{
+#ifdef KVMFR_HAS_VMEMMAP_SHIFT
+	pgmap->vmemmap_shift = order;
+	return 1UL << order;
+#else
+	return 1;
+#endif
+}
+/* end shim */
+
+/* shim: vma_set_file, needed before 5.11 (November 2020) */
+#ifndef KVMFR_HAS_VMA_SET_FILE
+static inline void vma_set_file(struct vm_area_struct *vma, struct file *file)
+{
+	get_file(file);
+	swap(vma->vm_file, file);
+	fput(file);
+}
+#endif
+/* end shim */
+
+/* shim: direct_map_end, needed before 6.11 (August 2024)
+ *
+ * memremap_pages() warned about addresses that no struct page can be made for
+ * (5.10), and with a randomized, shortened direct map went beyond its end.
+ */
+static inline bool kvmfr_range_has_direct_map(phys_addr_t base, u64 size)
+{
+#if !defined(DIRECT_MAP_PHYSMEM_END) && !defined(PHYSMEM_END)
+	phys_addr_t last = base + size - 1;
+
+	if ((u64)last >> MAX_PHYSMEM_BITS)
+		return false;
+#ifdef CONFIG_X86_64
+	if ((unsigned long)__va(last) >= VMALLOC_START)
+		return false;
+#endif
+#endif
+	return true;
+}
+/* end shim */
+
+#endif
