@@ -110,7 +110,7 @@ struct kvmfr_dmabuf {
 	struct file *file;
 	unsigned long first;
 	unsigned long nr_pages;
-	struct mutex lock;
+	struct mutex lock;	/* mappings */
 	struct list_head mappings;
 };
 
@@ -484,7 +484,7 @@ static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
 	if (!max)
 		return ERR_PTR(-EINVAL);
 
-	map = kzalloc(sizeof(*map), GFP_KERNEL);
+	map = kzalloc_obj(*map);
 	if (!map)
 		return ERR_PTR(-ENOMEM);
 	map->dev = attach->dev;
@@ -640,8 +640,8 @@ static const struct dma_buf_ops kvmfr_dmabuf_ops = {
 	.begin_cpu_access = kvmfr_dmabuf_begin_cpu_access,
 	.end_cpu_access = kvmfr_dmabuf_end_cpu_access,
 	.mmap = kvmfr_dmabuf_mmap,
-	.vmap = kvmfr_vmap_op(kvmfr_dmabuf_vmap),
-	.vunmap = kvmfr_vunmap_op(kvmfr_dmabuf_vunmap),
+	.vmap = kvmfr_dmabuf_vmap,
+	.vunmap = kvmfr_dmabuf_vunmap,
 	.release = kvmfr_dmabuf_release,
 };
 
@@ -664,7 +664,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	if (!kdev->has_pages)
 		return -EOPNOTSUPP;
 
-	buf = kzalloc(sizeof(*buf), GFP_KERNEL);
+	buf = kzalloc_obj(*buf);
 	if (!buf)
 		return -ENOMEM;
 	buf->kdev = kdev;
@@ -843,7 +843,7 @@ static struct kvmfr_dev *kvmfr_dev_alloc(struct device *parent, u64 size)
 	struct kvmfr_dev *kdev;
 	struct inode *inode;
 
-	kdev = kzalloc(sizeof(*kdev), GFP_KERNEL);
+	kdev = kzalloc_obj(*kdev);
 	if (!kdev)
 		return ERR_PTR(-ENOMEM);
 

@@ -18,6 +18,12 @@
 #error "kvmfr needs Linux 5.10 or newer"
 #endif
 
+/* shim: kzalloc_obj, needed before 7.0 (February 2026) */
+#ifndef kzalloc_obj
+#define kzalloc_obj(obj)	kzalloc(sizeof(obj), GFP_KERNEL)
+#endif
+/* end shim */
+
 /* shim: module_import_ns, needed from 5.16 to before 6.13 (December 2024)
  *
  * The name of a namespace became a string. What both expand to hasn't changed.
@@ -77,7 +83,6 @@ kvmfr_get_unmapped_area(struct file *file, unsigned long addr,
 	return current->mm->get_unmapped_area(file, addr, len, pgoff, flags);
 }
 
-#define kvmfr_get_unmapped_area	kvmfr_get_unmapped_area
 #undef thp_get_unmapped_area
 #define thp_get_unmapped_area	kvmfr_get_unmapped_area
 #endif
@@ -89,14 +94,10 @@ kvmfr_get_unmapped_area(struct file *file, unsigned long addr,
  */
 #if defined(KVMFR_HAS_IOSYS_MAP)
 #include <linux/iosys-map.h>
-#define kvmfr_vmap_op(op)	(op)
-#define kvmfr_vunmap_op(op)	(op)
 #elif defined(KVMFR_HAS_DMA_BUF_MAP)
 #include <linux/dma-buf-map.h>
 #define iosys_map		dma_buf_map
 #define iosys_map_set_vaddr	dma_buf_map_set_vaddr
-#define kvmfr_vmap_op(op)	(op)
-#define kvmfr_vunmap_op(op)	(op)
 #else
 struct dma_buf;
 
@@ -109,25 +110,26 @@ static inline void iosys_map_set_vaddr(struct iosys_map *map, void *vaddr)
 	map->vaddr = vaddr;
 }
 
-static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map);
-static void kvmfr_dmabuf_vunmap(struct dma_buf *dmabuf, struct iosys_map *map);
+static int kvmfr_vmap_to(struct dma_buf *dmabuf, struct iosys_map *map);
+static void kvmfr_vunmap_from(struct dma_buf *dmabuf, struct iosys_map *map);
 
-static inline void *kvmfr_compat_vmap(struct dma_buf *dmabuf)
+static void *kvmfr_dmabuf_vmap(struct dma_buf *dmabuf)
 {
 	struct iosys_map map;
 
-	return kvmfr_dmabuf_vmap(dmabuf, &map) ? NULL : map.vaddr;
+	return kvmfr_vmap_to(dmabuf, &map) ? NULL : map.vaddr;
 }
 
-static inline void kvmfr_compat_vunmap(struct dma_buf *dmabuf, void *vaddr)
+static void kvmfr_dmabuf_vunmap(struct dma_buf *dmabuf, void *vaddr)
 {
 	struct iosys_map map = { vaddr };
 
-	kvmfr_dmabuf_vunmap(dmabuf, &map);
+	kvmfr_vunmap_from(dmabuf, &map);
 }
 
-#define kvmfr_vmap_op(op)	kvmfr_compat_vmap
-#define kvmfr_vunmap_op(op)	kvmfr_compat_vunmap
+/* The functions above become the operations, those of kvmfr.c their bodies. */
+#define kvmfr_dmabuf_vmap(dmabuf, map)		kvmfr_vmap_to(dmabuf, map)
+#define kvmfr_dmabuf_vunmap(dmabuf, map)	kvmfr_vunmap_from(dmabuf, map)
 #endif
 /* end shim */
 
@@ -146,15 +148,17 @@ static inline unsigned long kvmfr_pgmap_set_order(struct dev_pagemap *pgmap,
 	return 1;
 #endif
 }
+
 /* end shim */
 
 /* shim: vma_set_file, needed before 5.11 (November 2020) */
 #ifndef KVMFR_HAS_VMA_SET_FILE
 static inline void vma_set_file(struct vm_area_struct *vma, struct file *file)
 {
-	get_file(file);
-	swap(vma->vm_file, file);
-	fput(file);
+	struct file *old = vma->vm_file;
+
+	vma->vm_file = get_file(file);
+	fput(old);
 }
 #endif
 /* end shim */
@@ -178,6 +182,7 @@ static inline bool kvmfr_range_has_direct_map(phys_addr_t base, u64 size)
 #endif
 	return true;
 }
+
 /* end shim */
 
 #endif
