@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The device node: who may open and map what of it, what a mapping shows, and what can be done to one. */
+#include <sys/uio.h>
+
+#include "kvmfr_test.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+
+static uint64_t last_page(void)
+{
+	return dev.size - page_size;
+}
+
+/* --- open and lseek --- */
+
+TEST_ANY(node_is_for_its_owner_alone)
+{
+	char path[64];
+	struct stat st;
+
+	/* Without udev: nothing for others by default. */
+	snprintf(path, sizeof(path), "/dev/%s", dev.name);
+	ASSERT_OK(stat(path, &st));
+	EXPECT_EQ(S_IFCHR | 0600, st.st_mode);
+	EXPECT_EQ(0, st.st_uid);
+	IN_CHILD(ASSERT_OK(setresuid(65534, 65534, 65534)); EXPECT_ERRNO(EACCES, open(path, O_RDONLY)));
+}
+
+TEST_ANY(lseek_tells_the_size)
+{
+	EXPECT_EQ(dev.size, lseek(dev.fd, 0, SEEK_END));
+	EXPECT_EQ(dev.size, lseek(dev.fd, 0, SEEK_CUR));
+	EXPECT_EQ(dev.size - 5, lseek(dev.fd, -5, SEEK_CUR));
+	EXPECT_EQ(0, lseek(dev.fd, 0, SEEK_SET));
+	EXPECT_EQ(7, lseek(dev.fd, 7, SEEK_SET));
+	EXPECT_EQ(9, lseek(dev.fd, 2, SEEK_CUR));
+	EXPECT_EQ(dev.size - page_size, lseek(dev.fd, -(off_t)page_size, SEEK_END));
+}
+
+TEST_ANY(lseek_outside_the_device_is_refused)
+{
+	ASSERT_EQ(5, lseek(dev.fd, 5, SEEK_SET));
+	EXPECT_ERRNO(EINVAL, lseek(dev.fd, -1, SEEK_SET));
+	EXPECT_ERRNO(EINVAL, lseek(dev.fd, dev.size + 1, SEEK_SET));
+	EXPECT_ERRNO(EINVAL, lseek(dev.fd, 1, SEEK_END));
+	EXPECT_ERRNO(EINVAL, lseek(dev.fd, -6, SEEK_CUR));
+	EXPECT_ERRNO(EINVAL, lseek(dev.fd, 0, 42));
+	EXPECT_EQ(5, lseek(dev.fd, 0, SEEK_CUR));
+}
+
+TEST_ANY(read_and_write_are_refused)
+{
+	char byte = 0x5a;
+
+	EXPECT_ERRNO(EINVAL, read(dev.fd, &byte, 1));
+	EXPECT_ERRNO(EINVAL, write(dev.fd, &byte, 1));
+	EXPECT_EQ(0x5a, byte);
+}
+
+TEST_ANY(size_cannot_be_changed)
+{
+	struct kvmfr_dev now;
+
+	EXPECT_ERRNO(EINVAL, ftruncate(dev.fd, 0));
+	EXPECT_ERRNO(EINVAL, ftruncate(dev.fd, dev.size * 2));
+	EXPECT_ERRNO(ENODEV, fallocate(dev.fd, 0, 0, dev.size * 2));
+	EXPECT_ERRNO(ENODEV, fallocate(dev.fd, 3 /* KEEP_SIZE | PUNCH_HOLE */, 0, page_size));
+	ASSERT_TRUE(dev_read(&now, dev.name));
+	EXPECT_EQ(dev.size, now.size);
+	EXPECT_EQ(dev.size, lseek(dev.fd, 0, SEEK_END));
+}
+
+TEST_ANY(o_path_descriptor_can_do_nothing)
+{
+	int fd = dev_open(&dev, O_PATH);
+
+	ASSERT_OK(fd);
+	EXPECT_ERRNO(EBADF, mmap(NULL, page_size, PROT_READ, MAP_SHARED, fd, 0));
+	EXPECT_ERRNO(EBADF, ioctl(fd, KVMFR_DMABUF_GETSIZE));
+	EXPECT_ERRNO(EBADF, dmabuf_try(fd, 0, 0, page_size));
+	EXPECT_ERRNO(EBADF, lseek(fd, 0, SEEK_END));
+}
+
+/* --- what can be mapped --- */
+
+TEST_ANY(every_page_is_memory_of_its_own)
+{
+	char *all = map(dev.fd, 0, dev.size, RW);
+
+	stamp(all, 0, dev.size);
+	EXPECT_EQ(-1, unstamped(all, 0, dev.size));
+	/* to the last byte */
+	all[dev.size - 1] = 0x77;
+	EXPECT_EQ(0x77, all[dev.size - 1]);
+}
+
+TEST_ANY(part_shows_the_device_from_its_offset_on)
+{
+	const size_t lengths[] = { page_size, 3 * page_size, dev.size / 2 };
+	char *all = map(dev.fd, 0, dev.size, RW);
+
+	stamp(all, 0, dev.size);
+	for (unsigned int i = 0; i < 3; i++) {
+		const uint64_t offsets[] = { 0, page_size, dev.size / 2 - page_size, dev.size - lengths[i] };
+
+		for (unsigned int j = 0; j < 4; j++) {
+			char *part = map(dev.fd, offsets[j], lengths[i], PROT_READ);
+
+			EXPECT_EQ(-1, unstamped(part, offsets[j], lengths[i]));
+			munmap(part, lengths[i]);
+		}
+	}
+}
+
+TEST_ANY(mmap_past_the_end_is_refused)
+{
+	EXPECT_ERRNO(EINVAL, mmap(NULL, dev.size + page_size, RW, MAP_SHARED, dev.fd, 0));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, dev.size, RW, MAP_SHARED, dev.fd, page_size));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, 2 * page_size, RW, MAP_SHARED, dev.fd, last_page()));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, RW, MAP_SHARED, dev.fd, dev.size));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, RW, MAP_SHARED, dev.fd, dev.size + (1 << 30)));
+	/* rounded up to whole pages by the kernel */
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size + 1, RW, MAP_SHARED, dev.fd, last_page()));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, PROT_READ, MAP_SHARED, dev.fd, dev.size));
+}
+
+TEST_ANY(mmap_wrapping_around_is_refused)
+{
+	const uint64_t offsets[] = {
+		1ULL << 63, (1ULL << 63) - page_size, (uint64_t)INT64_MIN + dev.size, -(64 * (uint64_t)page_size),
+		-dev.size, (1ULL << 32) * page_size, 1ULL << 44,
+	};
+
+	for (unsigned int i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+		EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, RW, MAP_SHARED, dev.fd, offsets[i]));
+		EXPECT_ERRNO(EINVAL, mmap(NULL, 32 * page_size, RW, MAP_SHARED, dev.fd, offsets[i]));
+	}
+	/* What the kernel itself finds to wrap gets its own answer. */
+	EXPECT_ERRNO(EOVERFLOW, mmap(NULL, 2 * page_size, RW, MAP_SHARED, dev.fd, -(uint64_t)page_size));
+}
+
+TEST_ANY(private_mapping_is_refused)
+{
+	int ro = dev_open(&dev, O_RDONLY);
+
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, RW, MAP_PRIVATE, dev.fd, 0));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, PROT_READ, MAP_PRIVATE, dev.fd, 0));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, PROT_NONE, MAP_PRIVATE, dev.fd, 0));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, RW, MAP_PRIVATE, ro, 0));
+	EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, PROT_READ, MAP_PRIVATE, ro, 0));
+}
+
+TEST_ANY(read_only_descriptor_gives_read_only_mappings)
+{
+	int ro = dev_open(&dev, O_RDONLY);
+	char *rw = map(dev.fd, 0, page_size, RW);
+	char *p;
+
+	EXPECT_ERRNO(EACCES, mmap(NULL, page_size, RW, MAP_SHARED, ro, 0));
+	EXPECT_ERRNO(EACCES, mmap(NULL, page_size, PROT_WRITE, MAP_SHARED, ro, 0));
+	p = map(ro, 0, page_size, PROT_READ);
+	set_word(rw, 0x1111);
+	EXPECT_EQ(0x1111, word(p));
+	EXPECT_EQ(SIGSEGV, probe_write(p));
+	EXPECT_ERRNO(EACCES, mprotect(p, page_size, RW));
+	EXPECT_EQ(SIGSEGV, probe_write(p));
+	set_word(rw, 0x2222);
+	EXPECT_EQ(0x2222, word(p));
+}
+
+TEST_ANY(write_only_descriptor_gives_no_mapping)
+{
+	int wo = dev_open(&dev, O_WRONLY);
+
+	ASSERT_OK(wo);
+	EXPECT_ERRNO(EACCES, mmap(NULL, page_size, PROT_WRITE, MAP_SHARED, wo, 0));
+	EXPECT_ERRNO(EACCES, mmap(NULL, page_size, PROT_READ, MAP_SHARED, wo, 0));
+	EXPECT_ERRNO(EACCES, mmap(NULL, page_size, PROT_NONE, MAP_SHARED, wo, 0));
+}
+
+/* --- what can be done to a mapping --- */
+
+TEST_ANY(mapping_outlives_its_descriptor)
+{
+	char *p = map(dev.fd, 0, dev.size, RW);
+
+	close(dev.fd);
+	stamp(p, 0, dev.size);
+	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+}
+
+TEST_ANY(mapping_of_the_last_page_does_not_grow)
+{
+	char *room = reserve(4 * page_size, 0);
+	char *p = mmap(room, page_size, RW, MAP_SHARED | MAP_FIXED, dev.fd, last_page());
+
+	ASSERT_OK(p);
+	munmap(p + page_size, 3 * page_size);	/* there is room to grow in place */
+	EXPECT_ERRNO(EFAULT, mremap(p, page_size, 2 * page_size, 0));
+	EXPECT_ERRNO(EFAULT, mremap(p, page_size, 2 * page_size, MREMAP_MAYMOVE));
+	EXPECT_EQ(0, probe_read(p));
+	EXPECT_EQ(SIGSEGV, probe_read(p + page_size));
+}
+
+TEST_ANY(mapping_does_not_grow_even_inside_the_device)
+{
+	char *p = map(dev.fd, 0, page_size, RW);
+
+	EXPECT_ERRNO(EFAULT, mremap(p, page_size, 2 * page_size, MREMAP_MAYMOVE));
+	/* nor is there a second one of it: that is what an old length of 0 asks for */
+	EXPECT_ERRNO(EFAULT, mremap(p, 0, page_size, MREMAP_MAYMOVE));
+	EXPECT_ERRNO(EFAULT, mremap(p, 0, 2 * page_size, MREMAP_MAYMOVE));
+}
+
+TEST_ANY(mapping_moves_and_shrinks)
+{
+	char *p = map(dev.fd, 0, 8 * page_size, RW);
+	char *q;
+
+	stamp(p, 0, 8 * page_size);
+	q = mremap(p, 8 * page_size, 8 * page_size, MREMAP_MAYMOVE | MREMAP_FIXED, reserve(8 * page_size, 0));
+	ASSERT_OK(q);
+	EXPECT_EQ(-1, unstamped(q, 0, 8 * page_size));
+	EXPECT_EQ(SIGSEGV, probe_read(p));
+	ASSERT_OK(mremap(q, 8 * page_size, 3 * page_size, 0));
+	EXPECT_EQ(-1, unstamped(q, 0, 3 * page_size));
+	EXPECT_EQ(SIGSEGV, probe_read(q + 3 * page_size));
+}
+
+TEST_ANY(remap_file_pages_stays_inside_the_device)
+{
+	char *p = map(dev.fd, 0, 2 * page_size, RW);
+	char *all = map(dev.fd, 0, dev.size, RW);
+
+	stamp(all, 0, dev.size);
+	EXPECT_ERRNO(EINVAL, syscall(SYS_remap_file_pages, p, 2 * page_size, 0, dev.size / page_size - 1, 0));
+	EXPECT_ERRNO(EINVAL, syscall(SYS_remap_file_pages, p, 2 * page_size, 0, dev.size / page_size, 0));
+	EXPECT_EQ(-1, unstamped(p, 0, 2 * page_size));
+	ASSERT_OK(syscall(SYS_remap_file_pages, p, 2 * page_size, 0, 5, 0));
+	EXPECT_EQ(-1, unstamped(p, 5 * page_size, 2 * page_size));
+}
+
+TEST_ANY(dropped_pages_keep_their_contents)
+{
+	const int advice[] = { MADV_DONTNEED, MADV_COLD, MADV_PAGEOUT, MADV_FREE, MADV_REMOVE, MADV_DONTNEED };
+	char *p = map(dev.fd, 0, dev.size, RW);
+
+	stamp(p, 0, dev.size);
+	for (unsigned int i = 0; i < sizeof(advice) / sizeof(advice[0]); i++) {
+		int ret = madvise(p, dev.size, advice[i]);
+
+		/* Whether each is possible is the kernel's business; to lose data is not. */
+		if (advice[i] == MADV_DONTNEED && dev.paged)
+			EXPECT_EQ(0, ret);
+		EXPECT_EQ(0, probe_read(p));
+		EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+	}
+	ASSERT_OK(munmap(p, dev.size));
+	p = map(dev.fd, 0, dev.size, RW);
+	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+}
+
+TEST_PAGED(odd_parts_can_be_dropped_and_touched_again)
+{
+	char *p = map_at(dev.fd, 0, dev.size, RW, 0);
+	size_t step = pmd_size / 2 + page_size;
+
+	stamp(p, 0, dev.size);
+	for (size_t i = page_size; i + step < dev.size; i += 2 * step)
+		ASSERT_OK(madvise(p + i, step, MADV_DONTNEED));
+	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+}
+
+TEST_ANY(mprotect_takes_and_gives_back)
+{
+	char *p = map(dev.fd, 0, 3 * page_size, RW);
+
+	stamp(p, 0, 3 * page_size);
+	ASSERT_OK(mprotect(p + page_size, page_size, PROT_READ));
+	EXPECT_EQ(0, probe_write(p));
+	EXPECT_EQ(0, probe_read(p + page_size));
+	EXPECT_EQ(SIGSEGV, probe_write(p + page_size));
+	EXPECT_EQ(0, probe_write(p + 2 * page_size));
+	ASSERT_OK(mprotect(p + page_size, page_size, PROT_NONE));
+	EXPECT_EQ(SIGSEGV, probe_read(p + page_size));
+	ASSERT_OK(mprotect(p, 3 * page_size, RW));
+	EXPECT_EQ(0, probe_write(p + page_size));
+	EXPECT_EQ(-1, unstamped(p, 0, 3 * page_size));
+}
+
+TEST_PAGED(huge_mapping_can_be_protected_page_by_page)
+{
+	char *p = map_at(dev.fd, 0, pmd_size, RW, 0);
+
+	stamp(p, 0, pmd_size);
+	for (size_t i = page_size; i < pmd_size; i += 2 * page_size)
+		ASSERT_OK(mprotect(p + i, page_size, PROT_READ));
+	for (size_t i = 0; i < pmd_size; i += page_size)
+		EXPECT_EQ(i / page_size % 2 ? SIGSEGV : 0, probe_write(p + i));
+	EXPECT_EQ(-1, unstamped(p, 0, pmd_size));
+}
+
+TEST_ANY(children_share_the_mapping)
+{
+	char *p = map(dev.fd, 0, dev.size, RW);
+	char *fresh = map(dev.fd, 0, dev.size, RW);	/* not touched before the fork */
+
+	stamp(p, 0, dev.size);
+	IN_CHILD(EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+		 EXPECT_EQ(-1, unstamped(fresh, 0, dev.size));
+		 set_word(p + last_page(), 0xc0ffee);
+		 set_word(fresh, 0xfee));
+	EXPECT_EQ(0xc0ffee, word(p + last_page()));
+	EXPECT_EQ(0xfee, word(p));
+}
+
+TEST_PAGED(mapping_can_be_unmapped_in_pieces)
+{
+	char *p = map_at(dev.fd, 0, 2 * pmd_size, RW, 0);
+	const size_t holes[] = { 0, 1, pmd_size / page_size / 2, pmd_size / page_size - 1, pmd_size / page_size + 3 };
+	size_t hole = 0;
+
+	stamp(p, 0, 2 * pmd_size);
+	for (unsigned int i = 0; i < 5; i++)
+		ASSERT_OK(munmap(p + holes[i] * page_size, page_size));
+	for (size_t i = 0; i < 2 * pmd_size / page_size; i++) {
+		if (hole < 5 && i == holes[hole]) {
+			EXPECT_EQ(SIGSEGV, probe_read(p + i * page_size));
+			hole++;
+		} else {
+			ASSERT_EQ(stamp_of(i * page_size), word(p + i * page_size));
+		}
+	}
+}
+
+TEST_ANY(populate_and_mlock_work)
+{
+	char *p = map(dev.fd, 0, dev.size, RW);
+	unsigned long before;
+	char *q;
+
+	stamp(p, 0, dev.size);
+	q = mmap(NULL, dev.size, RW, MAP_SHARED | MAP_POPULATE, dev.fd, 0);
+	ASSERT_OK(q);
+	before = faults();
+	EXPECT_EQ(-1, unstamped(q, 0, dev.size));
+	/* The kernel populates only what has struct pages. */
+	if (dev.paged)
+		EXPECT_LE(faults() - before, 2);
+	ASSERT_OK(mlock(p, dev.size));
+	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+	ASSERT_OK(munlock(p, dev.size));
+}
+
+TEST_PAGED(populate_by_madvise_works)
+{
+	char *p = map(dev.fd, 0, dev.size, RW);
+	unsigned long before;
+
+	if (!kernel_is(5, 14))
+		SKIP("MADV_POPULATE_WRITE is newer than this kernel");
+	stamp(p, 0, dev.size);
+	ASSERT_OK(madvise(p, dev.size, MADV_DONTNEED));
+	ASSERT_OK(madvise(p, dev.size, MADV_POPULATE_WRITE));
+	before = faults();
+	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+	EXPECT_LE(faults() - before, 2);
+}
+
+TEST_ANY(mapping_can_be_used_for_other_files_io)
+{
+	char *p = map(dev.fd, 0, 4 * page_size, RW);
+	char file[] = "/tmp/kvmfr-XXXXXX";
+	char *copy = malloc(4 * page_size);
+	int fd = mkstemp(file);
+	int pipes[2];
+
+	ASSERT_OK(fd);
+	unlink(file);
+	stamp(p, 0, 4 * page_size);
+	/* out of the mapping, and into it again at another place */
+	ASSERT_EQ(2 * page_size, write(fd, p, 2 * page_size));
+	memset(copy, 0xaa, 4 * page_size);
+	ASSERT_EQ(2 * page_size, pread(fd, copy, 2 * page_size, 0));
+	EXPECT_EQ(-1, unstamped(copy, 0, 2 * page_size));
+	ASSERT_EQ(2 * page_size, pread(fd, p + 2 * page_size, 2 * page_size, 0));
+	EXPECT_EQ(-1, unstamped(p + 2 * page_size, 0, 2 * page_size));
+
+	ASSERT_OK(pipe(pipes));
+	ASSERT_EQ(8, write(pipes[1], p + page_size, 8));
+	ASSERT_EQ(8, read(pipes[0], p, 8));
+	EXPECT_EQ(stamp_of(page_size), word(p));
+}
+
+TEST_PAGED(pages_can_be_lent_to_a_pipe)
+{
+	char *p = map(dev.fd, 0, page_size, RW);
+	struct iovec iov = { .iov_base = p, .iov_len = page_size };
+	char *copy = malloc(page_size);
+	int pipes[2];
+
+	stamp(p, 0, page_size);
+	ASSERT_OK(pipe(pipes));
+	ASSERT_EQ(page_size, vmsplice(pipes[1], &iov, 1, 0));
+	munmap(p, page_size);
+	close(dev.fd);
+	memset(copy, 0xaa, page_size);
+	ASSERT_EQ(page_size, read(pipes[0], copy, page_size));
+	EXPECT_EQ(-1, unstamped(copy, 0, page_size));
+}
+
+TEST_ANY(proc_mem_reads_and_writes_the_mapping)
+{
+	char *p = map(dev.fd, 0, 2 * page_size, RW);
+	int mem = open("/proc/self/mem", O_RDWR);
+	uint64_t value = 0x5a5a5a5a5a5a5a5a;
+
+	ASSERT_OK(mem);
+	stamp(p, 0, 2 * page_size);
+	if (!dev.paged) {
+		/* There are no pages to look at. It need not work, but it must do no harm. */
+		if (pread(mem, &value, 8, (uintptr_t)p) == 8)
+			EXPECT_EQ(stamp_of(0), value);
+		else
+			EXPECT_EQ(0x5a5a5a5a5a5a5a5a, value);
+		return;
+	}
+	ASSERT_EQ(8, pread(mem, &value, 8, (uintptr_t)p + page_size));
+	EXPECT_EQ(stamp_of(page_size), value);
+	value = 0x600d;
+	ASSERT_EQ(8, pwrite(mem, &value, 8, (uintptr_t)p));
+	EXPECT_EQ(0x600d, word(map(dev.fd, 0, page_size, PROT_READ)));
+}
+
+TEST_PAGED(proc_mem_does_not_write_through_a_read_only_descriptor)
+{
+	int ro = dev_open(&dev, O_RDONLY);
+	char *p = map(ro, 0, page_size, PROT_READ);
+	char *rw = map(dev.fd, 0, page_size, RW);
+	int mem = open("/proc/self/mem", O_RDWR);
+	uint64_t value = 0xbad;
+
+	set_word(rw, 0x600d);
+	EXPECT_ERRNO(EIO, pwrite(mem, &value, 8, (uintptr_t)p));
+	EXPECT_EQ(0x600d, word(rw));
+}
+
+/* --- huge pages --- */
+
+/* Faults that it takes to touch every page of a fresh mapping, checking each. */
+static unsigned long faults_to_touch(const char *p, size_t length)
+{
+	unsigned long before = faults();
+
+	EXPECT_EQ(-1, unstamped(p, 0, length));
+	return faults() - before;
+}
+
+static void need_huge_pages(void)
+{
+	if (dev.slot[0] && !kernel_is(5, 17))
+		SKIP("before 5.17 the memory of an IVSHMEM device can't be huge pages");
+	ASSERT_EQ(0, dev.size % pmd_size);
+}
+
+TEST_PAGED(whole_device_takes_one_fault_for_each_huge_page)
+{
+	char *all = map(dev.fd, 0, dev.size, RW);
+
+	need_huge_pages();
+	EXPECT_EQ(dev.size, dev.huge_bytes);
+	stamp(all, 0, dev.size);
+	munmap(all, dev.size);
+	/* at an address of the kernel's choice, like the Looking Glass client */
+	EXPECT_LE(faults_to_touch(map(dev.fd, 0, dev.size, RW), dev.size), dev.size / pmd_size);
+	/* at an aligned one, like QEMU */
+	EXPECT_LE(faults_to_touch(map_at(dev.fd, 0, dev.size, RW, 0), dev.size), dev.size / pmd_size);
+	EXPECT_LE(faults_to_touch(map_at(dev.fd, 0, dev.size, PROT_READ, 0), dev.size), dev.size / pmd_size);
+}
+
+/* The pages of a PCI device smaps doesn't look at. */
+TEST_STATIC(smaps_counts_the_mapping_as_huge)
+{
+	char *p = map(dev.fd, 0, dev.size, RW);
+
+	stamp(p, 0, dev.size);
+	EXPECT_EQ(dev.size >> 10, smaps_kb(p, "FilePmdMapped"));
+}
+
+TEST_PAGED(part_at_an_odd_offset_is_huge_where_it_can_be)
+{
+	uint64_t offset = page_size;
+	size_t length = dev.size - offset;
+	unsigned long before;
+	char *p;
+
+	need_huge_pages();
+	stamp(map(dev.fd, 0, dev.size, RW), 0, dev.size);
+	p = map_at(dev.fd, offset, length, RW, offset);
+	before = faults();
+	EXPECT_EQ(-1, unstamped(p, offset, length));
+	/* small pages before the first whole huge page, huge ones from there on */
+	EXPECT_LE(faults() - before, (pmd_size - offset) / page_size + dev.size / pmd_size - 1);
+}
+
+TEST_UNLOADS()
