@@ -7,6 +7,7 @@
  *	channel DEVICE		where verdicts go
  *	insmod FILE [OPTIONS]	load a module
  *	root			make the 9p share "root" the root file system
+ *	out			mount the 9p share "out", which can be written
  *	run COMMAND		run it by the shell, stdout on the channel
  *	shell			an interactive shell on the console
  *
@@ -101,7 +102,6 @@ static void mount_kernel_file_systems(void)
 	mount_or_die("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	mount_or_die("devpts", "/dev/pts", "devpts", 0, "ptmxmode=0666");
 	mount_or_die("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777");
-	mount_or_die("tmpfs", "/tmp", "tmpfs", 0, "mode=1777");
 	mount_or_die("tmpfs", "/run", "tmpfs", 0, "mode=755");
 	/* absent when the kernel was built without */
 	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
@@ -156,6 +156,30 @@ static void load_module(char *line)
 	close(fd);
 }
 
+static void mount_9p(const char *tag, const char *target, unsigned long flags,
+		     const char *cache)
+{
+	char options[100];
+
+	snprintf(options, sizeof(options),
+		 "trans=virtio,version=9p2000.L,msize=262144,cache=%s", cache);
+	mount_or_die(tag, target, "9p", flags, options);
+}
+
+static void mount_overlay(const char *name, const char *lower,
+			  const char *target)
+{
+	char upper[50], work[50], options[200];
+
+	snprintf(upper, sizeof(upper), "/rw/%s", name);
+	snprintf(work, sizeof(work), "/rw/%s-work", name);
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=%s,workdir=%s",
+		 lower, upper, work);
+	mkdir(upper, 0755);
+	mkdir(work, 0755);
+	mount_or_die("overlay", target, "overlay", 0, options);
+}
+
 /*
  * The share is read-only, what is written in the VM stays in its memory.  On
  * top of the share lies /overlay of the initramfs: the files for this VM.  And
@@ -164,25 +188,15 @@ static void load_module(char *line)
  */
 static void change_root(void)
 {
-	mount_or_die("root", "/share", "9p", MS_RDONLY,
-		     "trans=virtio,version=9p2000.L,msize=262144,cache=loose");
-	mount_or_die("modules", "/modules", "9p", MS_RDONLY,
-		     "trans=virtio,version=9p2000.L,msize=262144,cache=loose");
+	mount_9p("root", "/share", MS_RDONLY, "loose");
+	mount_9p("modules", "/modules", MS_RDONLY, "loose");
 	mount_or_die("tmpfs", "/rw", "tmpfs", 0, NULL);
-	mkdir("/rw/upper", 0755);
-	mkdir("/rw/work", 0755);
-	mkdir("/rw/modules", 0755);
-	mkdir("/rw/modules-work", 0755);
 	mkdir("/overlay", 0755);
-	mount_or_die("overlay", "/root", "overlay", 0,
-		     "lowerdir=/overlay:/share,upperdir=/rw/upper,workdir=/rw/work");
+	mount_overlay("root", "/overlay:/share", "/root");
 	mkdir("/root/lib/modules", 0755);
-	if (access("/share/lib/modules", F_OK))
-		mount_or_die("overlay", "/root/lib/modules", "overlay", 0,
-			     "lowerdir=/modules,upperdir=/rw/modules,workdir=/rw/modules-work");
-	else
-		mount_or_die("overlay", "/root/lib/modules", "overlay", 0,
-			     "lowerdir=/modules:/share/lib/modules,upperdir=/rw/modules,workdir=/rw/modules-work");
+	mount_overlay("modules",
+		      access("/share/lib/modules", F_OK) ? "/modules" :
+		      "/modules:/share/lib/modules", "/root/lib/modules");
 
 	if (chdir("/root") || mount(".", "/", NULL, MS_MOVE, NULL) ||
 	    chroot(".") || chdir("/"))
@@ -283,6 +297,7 @@ int main(void)
 	FILE *plan;
 
 	umask(022);
+	mkdir("/tmp", 01777);
 	mount_kernel_file_systems();
 	open_console();
 	setenv("PATH", "/tests:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
@@ -305,6 +320,8 @@ int main(void)
 			load_module((char *)arg);
 		else if ((arg = argument(line, "root")))
 			change_root();
+		else if ((arg = argument(line, "out")))
+			mount_9p("out", "/out", 0, "none");
 		else if ((arg = argument(line, "run")))
 			run(++number, arg);
 		else if ((arg = argument(line, "shell")))
