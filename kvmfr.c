@@ -63,8 +63,8 @@
  * @lock: protects @gone. Held for reading by whoever is about to use the memory,
  *	only until that use can be seen: in a page's reference count, in a page
  *	table or in @users. Taken inside mmap_lock, the reservation lock of a
- *	DMA-BUF and device_lock; nothing is taken inside of it but what
- *	vmf_insert_pfn() takes.
+ *	DMA-BUF and device_lock; nothing is taken inside of it but what writing
+ *	page tables takes.
  * @gone: the memory must not be used any more
  * @users: how many times it is mapped by importers and by vmap
  * @pages: static memory: every page, else NULL
@@ -96,8 +96,8 @@ struct kvmfr_dev {
 /**
  * struct kvmfr_dmabuf - a part of a device, as a DMA-BUF
  * @kdev: whose memory it is
- * @file: the descriptor it was made from. Keeps @kdev and this module alive,
- *	says whether the DMA-BUF may be written to, and takes over its mappings.
+ * @file: the descriptor it was made from. Keeps @kdev and this module alive, and
+ *	takes over its mappings.
  * @first: number of its first page in the device
  * @nr_pages: its size
  * @lock: protects @mappings. Taken inside the DMA-BUF's reservation lock.
@@ -232,6 +232,9 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 		page = kvmfr_static_alloc_block(i, nr_pages);
 		if (!page)
 			return -ENOMEM;
+
+		/* The core compares this with i_size; it is never cleared. */
+		page_folio(page)->index = i;
 
 		n = compound_nr(page);
 		if (n << PAGE_SHIFT == PMD_SIZE)
@@ -396,15 +399,68 @@ static const struct vm_operations_struct kvmfr_vm_ops = {
 };
 
 /*
- * Sets up @vma to map @nr_pages pages of the device from page @first on, as far
- * as @file, a file of the device, allows. The VMA's offset, so far counted from
- * @first, is counted from the start of the device afterwards.
+ * Maps the pages from @start to @end at once, which takes a small part of the
+ * time that a fault for each takes. What fails here is left to the faults.
  */
-static int kvmfr_vma_init(struct vm_area_struct *vma, struct file *file,
+static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
+			       unsigned long end)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+	unsigned long index = vma->vm_pgoff +
+			      ((start - vma->vm_start) >> PAGE_SHIFT);
+	struct page *pages[32];
+	unsigned long i, n, left;
+	int ret = -ENODEV;
+
+	for (; start < end; start += n << PAGE_SHIFT, index += n) {
+		n = min(ARRAY_SIZE(pages), (end - start) >> PAGE_SHIFT);
+		for (i = 0; i < n; i++)
+			pages[i] = kvmfr_dev_page(kdev, index + i);
+		left = n;
+
+		down_read(&kdev->lock);
+		if (!kdev->gone)
+			ret = vm_insert_pages(vma, start, pages, &left);
+		up_read(&kdev->lock);
+		if (ret)
+			break;
+		cond_resched();
+	}
+
+	/*
+	 * vm_insert_pages() has set this. There is nothing mixed here, and with
+	 * it the core wouldn't count its references on huge pages.
+	 */
+	vm_flags_clear(vma, VM_MIXEDMAP);
+}
+
+/*
+ * Huge pages are left to the faults. What can't be in one, since it isn't a
+ * whole huge page or not at an address that suits it, is mapped now.
+ */
+static void kvmfr_vma_populate_small(struct vm_area_struct *vma)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+	unsigned long start = ALIGN(vma->vm_start, PMD_SIZE);
+	unsigned long end = ALIGN_DOWN(vma->vm_end, PMD_SIZE);
+
+	if (kdev->huge_size && start < end &&
+	    IS_ALIGNED(vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT), PMD_SIZE)) {
+		kvmfr_vma_populate(vma, vma->vm_start, start);
+		kvmfr_vma_populate(vma, end, vma->vm_end);
+	} else {
+		kvmfr_vma_populate(vma, vma->vm_start, vma->vm_end);
+	}
+}
+
+/*
+ * Sets up @vma to map the device's pages from @first on, at most @nr_pages. The
+ * VMA's offset, so far counted from @first, is counted from the start of the
+ * device afterwards.
+ */
+static int kvmfr_vma_init(struct vm_area_struct *vma, struct kvmfr_dev *kdev,
 			  unsigned long first, unsigned long nr_pages)
 {
-	struct kvmfr_dev *kdev = file->private_data;
-
 	if (kvmfr_dev_gone(kdev))
 		return -ENODEV;
 
@@ -415,20 +471,16 @@ static int kvmfr_vma_init(struct vm_area_struct *vma, struct file *file,
 	    vma_pages(vma) > nr_pages - vma->vm_pgoff)
 		return -EINVAL;
 
-	/* Checked by the core, unless an importer maps our DMA-BUF for others. */
-	if (!(file->f_mode & FMODE_WRITE)) {
-		if (vma->vm_flags & VM_WRITE)
-			return -EACCES;
-		vm_flags_clear(vma, VM_MAYWRITE);
-	}
-
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
-	if (!kdev->has_pages)
-		vm_flags_set(vma, VM_PFNMAP);
 	vma->vm_page_prot = kvmfr_dev_pgprot(kdev, vma->vm_page_prot);
 	vma->vm_pgoff += first;
 	vma->vm_private_data = kdev;
 	vma->vm_ops = &kvmfr_vm_ops;
+
+	if (kdev->has_pages)
+		kvmfr_vma_populate_small(vma);
+	else
+		vm_flags_set(vma, VM_PFNMAP);
 	return 0;
 }
 
@@ -474,9 +526,6 @@ static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
 	struct kvmfr_mapping *map;
 	unsigned long max;
 	int ret;
-
-	if (dir != DMA_TO_DEVICE && !(buf->file->f_mode & FMODE_WRITE))
-		return ERR_PTR(-EACCES);
 
 	/* A device that needs bounce buffers is limited by these, too. */
 	max = min_t(size_t, dma_get_max_seg_size(attach->dev),
@@ -572,7 +621,7 @@ static int kvmfr_dmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 	int ret;
 
-	ret = kvmfr_vma_init(vma, buf->file, buf->first, buf->nr_pages);
+	ret = kvmfr_vma_init(vma, buf->kdev, buf->first, buf->nr_pages);
 	if (ret)
 		return ret;
 
@@ -589,9 +638,6 @@ static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	unsigned long i;
 	void *vaddr;
 	int ret;
-
-	if (!(buf->file->f_mode & FMODE_WRITE))
-		return -EACCES;
 
 	ret = kvmfr_dev_use(buf->kdev);
 	if (ret)
@@ -659,7 +705,12 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 		return -EINVAL;
 	if (size > kdev->size || offset > kdev->size - size)
 		return -EINVAL;
-	if (!(file->f_mode & FMODE_READ))
+	/*
+	 * There are no read-only DMA-BUFs: an importer asks for no leave to
+	 * write through vmap, and its failure is a warning in the log.
+	 */
+	if ((file->f_mode & (FMODE_READ | FMODE_WRITE)) !=
+	    (FMODE_READ | FMODE_WRITE))
 		return -EACCES;
 	if (!kdev->has_pages)
 		return -EOPNOTSUPP;
@@ -676,7 +727,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 
 	info.ops = &kvmfr_dmabuf_ops;
 	info.size = size;
-	info.flags = file->f_mode & FMODE_WRITE ? O_RDWR : O_RDONLY;
+	info.flags = O_RDWR;
 	info.priv = buf;
 	dmabuf = dma_buf_export(&info);
 	if (IS_ERR(dmabuf)) {
@@ -719,7 +770,7 @@ static int kvmfr_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct kvmfr_dev *kdev = file->private_data;
 
-	return kvmfr_vma_init(vma, file, 0, kvmfr_dev_nr_pages(kdev));
+	return kvmfr_vma_init(vma, kdev, 0, kvmfr_dev_nr_pages(kdev));
 }
 
 static long kvmfr_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -74,10 +74,6 @@ struct kvmfr_dmabuf_create {
  * its last user is gone, whatever becomes of the descriptor it was made from.
  * It takes the same time and memory for a page as for the whole device.
  *
- * From an O_RDONLY descriptor it is read-only: it can't be mapped PROT_WRITE,
- * and importers can map it for DMA_TO_DEVICE only (EACCES else; this leaves out
- * GPU drivers, which always ask for both directions).
- *
  * mmap() of a DMA-BUF: MAP_SHARED, offset counted from the start of the
  * DMA-BUF. The kernel maps huge pages where the address and the place in the
  * device agree modulo the huge page size, but lets no exporter choose the
@@ -96,7 +92,8 @@ struct kvmfr_dmabuf_create {
  * Errors:
  * EINVAL: @flags has an unknown bit; @offset or @size isn't a multiple of the
  *	page size; @size is 0; the part isn't inside the device.
- * EACCES: the descriptor is O_WRONLY.
+ * EACCES: the descriptor isn't O_RDWR. An importer could not be kept from
+ *	writing, so there are no read-only DMA-BUFs.
  * EFAULT: the argument can't be read.
  * EMFILE, ENFILE, ENOMEM: no descriptor or no memory left. Nothing was made.
  * EOPNOTSUPP: the kernel has no struct pages for the memory of this IVSHMEM

@@ -133,6 +133,15 @@ static void kvmfr_dmabuf_vunmap(struct dma_buf *dmabuf, void *vaddr)
 #endif
 /* end shim */
 
+/* shim: page_folio, needed before 5.16 (January 2022)
+ *
+ * struct page had the index itself.
+ */
+#ifndef KVMFR_HAS_PAGE_FOLIO
+#define page_folio(page)	(page)
+#endif
+/* end shim */
+
 /* shim: vmemmap_shift, needed before 5.17 (January 2022)
  *
  * Struct pages made by memremap_pages() could not be compound pages. Returns
