@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+/* doctor's questions about who may open the devices. */
+#include "doctor.h"
+#include "rule.h"
+
+#include <ctype.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TRIGGER	"udevadm control --reload && udevadm trigger --settle --action=add --subsystem-match=kvmfr"
+
+/* The first line of a file that is a rule for kvmfr, or NULL. */
+static char *rule_in(const char *file)
+{
+	char *line = file_read(file, NULL), *next;
+
+	for (; line && *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = 0;
+		else
+			next = line + strlen(line);
+		line += strspn(line, " \t");
+		if (*line != '#' && (strstr(line, "SUBSYSTEM==\"kvmfr") ||
+				     strstr(line, "KERNEL==\"kvmfr")))
+			return line;
+	}
+	return NULL;
+}
+
+/* A file of an earlier directory hides those of its name in later ones. */
+static bool hidden(const char *file, const char * const *dirs, int before)
+{
+	for (int i = 0; i < before; i++)
+		if (!access(path("%s%s", dirs[i], strrchr(file, '/')), F_OK))
+			return true;
+	return false;
+}
+
+/* The last rule for kvmfr that udev reads, and its file. */
+static char *rule_find(const char **file)
+{
+	static const char * const dirs[] = {
+		"/etc/udev/rules.d", "/run/udev/rules.d",
+		"/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d",
+		"/lib/udev/rules.d",
+	};
+	const char *last = "";
+	char *rule = NULL;
+	glob_t found;
+
+	for (int i = 0; i < 5; i++) {
+		if (glob(path("%s/*.rules", dirs[i]), 0, NULL, &found))
+			continue;
+		for (size_t j = 0; j < found.gl_pathc; j++) {
+			const char *name = found.gl_pathv[j];
+			char *candidate = rule_in(name);
+
+			if (!candidate || hidden(name, dirs, i) ||
+			    strcmp(strrchr(name, '/'), last) <= 0)
+				continue;
+			rule = candidate;
+			*file = name;
+			last = strrchr(name, '/');
+		}
+	}
+	return rule;
+}
+
+/* The value of OWNER= in a rule if that is no system user, or NULL. */
+static const char *ordinary_owner(const char *rule)
+{
+	static const char key[] = "OWNER=\"";
+	const char *owner = strstr(rule, key);
+	struct person person;
+
+	if (!owner)
+		return NULL;
+	owner += strlen(key);
+	owner = strndup(owner, strcspn(owner, "\""));
+	if (person_by_name(owner, &person) && person.uid < 1000)
+		return NULL;
+	return owner;
+}
+
+static void write_rule(struct finding *finding)
+{
+	const char *file = path("/etc/udev/rules.d/99-kvmfr.rules");
+
+	mend(finding, "echo %s > %s%s", quoted(RULE), quoted(file),
+	     here(" && " TRIGGER));
+	finding->file = file;
+}
+
+/* A node that nobody has changed is as the kernel made it. */
+static bool untouched(const struct device *dev)
+{
+	return !dev->st.st_uid && !dev->st.st_gid &&
+	       (dev->st.st_mode & 0777) == 0600;
+}
+
+void check_udev(struct report *r)
+{
+	const char *file = NULL, *owner;
+	char *rule = rule_find(&file);
+	struct finding *finding;
+
+	if (!rule) {
+		finding = wrong(r, "no udev rule says who may open the devices");
+		write_rule(finding);
+		return;
+	}
+	for (int i = 0; i < n_devices; i++) {
+		struct device *dev = &devices[i];
+
+		if (dev->state != NODE_OK || !untouched(dev))
+			continue;
+		owner = ordinary_owner(rule);
+		if (owner) {
+			finding = wrong(r, "%s: '%s' is no system user, so newer systemd leaves out the whole rule",
+					file, owner);
+			mend(finding, "sed -i 's/OWNER=\"%s\"/GROUP=\"kvm\", MODE=\"0660\"/' %s%s",
+			     owner, quoted(file), here(" && " TRIGGER));
+			finding->file = file;
+		} else if (!strstr(rule, "MODE") && !strstr(rule, "GROUP") &&
+			   !strstr(rule, "OWNER")) {
+			finding = wrong(r, "%s: its rule lets nobody open %s",
+					file, dev->node);
+			write_rule(finding);
+		} else {
+			finding = wrong(r, "%s: its rule was not applied to %s",
+					file, dev->node);
+			mend(finding, TRIGGER);
+		}
+	}
+	if (!r->n)
+		right(r, "%s says who may open the devices%s", file,
+		      n_devices ? ", and it was applied" : "");
+}
+
+/* A command that lets the user in, where one more group is all it takes. */
+static void mend_group(struct finding *finding, const struct device *dev,
+		       const char *user)
+{
+	if ((dev->st.st_mode & 060) == 060 && dev->st.st_gid)
+		mend(finding, "usermod -aG %s %s",
+		     quoted(group_name(dev->st.st_gid)), quoted(user));
+}
+
+static const char *access_text(const struct device *dev)
+{
+	return text("%s belongs to %s:%s, mode %04o", dev->node,
+		    user_name(dev->st.st_uid), group_name(dev->st.st_gid),
+		    dev->st.st_mode & 07777);
+}
+
+/* Judges every device for somebody; false if there is none to judge. */
+static bool check_person(struct report *r, const struct person *person,
+			 const struct person *next_login, const char *what)
+{
+	bool any = false;
+
+	for (int i = 0; i < n_devices; i++) {
+		struct device *dev = &devices[i];
+		struct finding *finding;
+
+		if (dev->state != NODE_OK)
+			continue;
+		any = true;
+		if (person_may_open(person, dev->node, &dev->st)) {
+			right(r, "%s%s may open %s", what, person->name,
+			      dev->node);
+		} else if (next_login &&
+			   person_may_open(next_login, dev->node, &dev->st)) {
+			wrong(r, "%s%s may open %s after the next login: log out and in again",
+			      what, person->name, dev->node);
+		} else {
+			finding = wrong(r, "%s%s may not open it: %s", what,
+					person->name, access_text(dev));
+			mend_group(finding, dev, person->name);
+		}
+	}
+	return any;
+}
+
+void check_user(struct report *r)
+{
+	struct person person, listed;
+	bool known;
+
+	if (doctor_user) {
+		if (!person_by_name(doctor_user, &person))
+			misuse("doctor: there is no user '%s'", doctor_user);
+		known = false;
+	} else {
+		person_current(&person);
+		known = person_by_name(person.name, &listed);
+	}
+	if (!check_person(r, &person, known ? &listed : NULL, ""))
+		elsewhere(r, "there is no device to open");
+}
+
+/* The user libvirt runs QEMU as: a name, or a number with or without "+". */
+static bool qemu_person(const char *conf, struct person *person)
+{
+	char *user = qemu_conf_setting(conf, "user");
+
+	if (!user)
+		return person_by_name("libvirt-qemu", person) ||
+		       person_by_name("qemu", person);
+	user += *user == '+';
+	if (isdigit(*user))
+		user = user_name(strtoul(user, NULL, 10));
+	return person_by_name(user, person);
+}
+
+void check_qemu_user(struct report *r)
+{
+	char *conf = qemu_conf(r);
+	struct person person;
+
+	if (!conf)
+		return;
+	if (!qemu_person(conf, &person))
+		elsewhere(r, "libvirt's QEMU has no user of its own here");
+	else if (!check_person(r, &person, NULL, "libvirt's QEMU: "))
+		elsewhere(r, "there is no device to open");
+}

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+/* doctor's questions about libvirt, and what guards its guests. */
+#include "doctor.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static const char *libvirt_conf_path(void)
+{
+	return path("/etc/libvirt/qemu.conf");
+}
+
+char *qemu_conf(struct report *r)
+{
+	char *conf = file_read(libvirt_conf_path(), NULL);
+
+	if (conf)
+		return conf;
+	if (errno == EACCES)
+		unseen(r, "%s is not readable", libvirt_conf_path());
+	else
+		elsewhere(r, "libvirt is not installed");
+	return NULL;
+}
+
+/* The start of a setting's value, NULL if no line sets it. */
+static const char *setting_start(const char *conf, const char *name)
+{
+	const char *found = NULL, *line = conf, *p;
+
+	for (; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		p = line + strspn(line, " \t");
+		if (strncmp(p, name, strlen(name)))
+			continue;
+		p += strlen(name);
+		p += strspn(p, " \t");
+		if (*p == '=')
+			found = p + 1 + strspn(p + 1, " \t");
+	}
+	return found;
+}
+
+char *qemu_conf_setting(const char *conf, const char *name)
+{
+	const char *start = setting_start(conf, name);
+
+	if (!start)
+		return NULL;
+	if (*start == '[')
+		return strndup(start, strcspn(start, "]") + 1);
+	if (*start == '"' || *start == '\'')
+		return strndup(start + 1, strcspn(start + 1, "\"'\n"));
+	return strndup(start, strcspn(start, " \t\n#"));
+}
+
+/* The nodes the other files have to know; there may be none yet. */
+static int nodes(const char *names[MAX_DEVICES])
+{
+	for (int i = 0; i < n_devices; i++)
+		names[i] = text("/dev/%s", devices[i].name);
+	if (!n_devices)
+		names[0] = "/dev/kvmfr0";
+	return n_devices ? n_devices : 1;
+}
+
+/* Does a line of an AppArmor file let the node be read and written? */
+static bool apparmor_grants(const char *file, const char *node)
+{
+	char *line = file_read(file, NULL), *next;
+	char rule[256], perms[32];
+
+	for (; line && *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = 0;
+		else
+			next = line + strlen(line);
+		if (sscanf(line, " %255[^# \t] %31[a-zA-Z]", rule, perms) == 2 &&
+		    strchr(perms, 'r') && strchr(perms, 'w') &&
+		    !fnmatch(rule, node, FNM_PATHNAME))
+			return true;
+	}
+	return false;
+}
+
+void check_apparmor(struct report *r)
+{
+	const char *local = path("/etc/apparmor.d/local/abstractions/libvirt-qemu");
+	const char *abstraction = path("/etc/apparmor.d/abstractions/libvirt-qemu");
+	char *enabled = file_line(path("/sys/module/apparmor/parameters/enabled"));
+	const char *names[MAX_DEVICES];
+	struct finding *finding;
+	char *conf, *driver;
+	int n = nodes(names);
+
+	if (!enabled || *enabled != 'Y') {
+		elsewhere(r, "AppArmor is off");
+		return;
+	}
+	conf = file_read(libvirt_conf_path(), NULL);
+	driver = conf ? qemu_conf_setting(conf, "security_driver") : NULL;
+	if (access(abstraction, F_OK) || (driver && strstr(driver, "none"))) {
+		elsewhere(r, "libvirt's guests are not confined by AppArmor");
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		if (!apparmor_grants(local, names[i]) &&
+		    !apparmor_grants(abstraction, names[i])) {
+			finding = wrong(r, "AppArmor keeps libvirt's guests from %s; a guest sees the change at its next start",
+					names[i]);
+			mend(finding, "mkdir -p %s && echo '/dev/kvmfr[0-9]* rw,' >> %s",
+			     path("/etc/apparmor.d/local/abstractions"), local);
+			finding->file = local;
+			return;
+		}
+	right(r, "AppArmor lets libvirt's guests use the devices");
+}
+
+/* libvirt's own list, which qemu.conf shows in a comment. */
+static const char *default_acl(const char *conf)
+{
+	static const char key[] = "#cgroup_device_acl = [";
+	const char *start = strstr(conf, key), *end;
+	char *list, *out;
+
+	end = start ? strchr(start, ']') : NULL;
+	if (!end)
+		return "\"/dev/null\", \"/dev/full\", \"/dev/zero\", \"/dev/random\", \"/dev/urandom\", \"/dev/ptmx\", \"/dev/kvm\", \"/dev/userfaultfd\"";
+
+	start += strlen(key);
+	out = list = calloc(1, end - start + 1);
+	if (!list)
+		fail("out of memory");
+	/* One line without the comment signs. */
+	for (; start < end; start++)
+		if (*start != '#' && *start != '\n' &&
+		    (*start != ' ' || (out > list && out[-1] == ',')))
+			*out++ = *start;
+	return list;
+}
+
+/* Restarts what reads qemu.conf, where systemd runs it. */
+static const char *restart_libvirt(void)
+{
+	static const char * const units[] = { "libvirtd", "virtqemud" };
+	const char *found = "";
+
+	if (access("/run/systemd/system", F_OK))
+		return "";
+	for (int i = 0; i < 2; i++)
+		if (!access(text("/usr/lib/systemd/system/%s.service", units[i]), F_OK) ||
+		    !access(text("/lib/systemd/system/%s.service", units[i]), F_OK))
+			found = text("%s %s", found, units[i]);
+	return *found ? text(" && systemctl try-restart%s", found) : "";
+}
+
+void check_cgroup(struct report *r)
+{
+	char *conf = qemu_conf(r), *controllers, *acl;
+	const char *names[MAX_DEVICES], *missing = "";
+	struct finding *finding;
+	int n = nodes(names);
+
+	if (!conf)
+		return;
+	controllers = qemu_conf_setting(conf, "cgroup_controllers");
+	if (controllers && !strstr(controllers, "\"devices\"")) {
+		right(r, "libvirt does not limit its guests' devices");
+		return;
+	}
+	acl = qemu_conf_setting(conf, "cgroup_device_acl");
+	for (int i = 0; i < n; i++)
+		if (!acl || !strstr(acl, text("\"%s\"", names[i])))
+			missing = text("%s%s\"%s\"", missing,
+				       *missing ? ", " : "", names[i]);
+	if (!*missing) {
+		right(r, "cgroup_device_acl in qemu.conf has the devices");
+		return;
+	}
+
+	finding = wrong(r, "cgroup_device_acl in qemu.conf lacks %s: libvirt's guests may not open it; libvirt reads the file when it starts",
+			missing);
+	finding->file = libvirt_conf_path();
+	if (acl)
+		mend(finding, "sed -i '/^[ \t]*cgroup_device_acl[ \t]*=/ s|\\[|[ %s,|' %s%s",
+		     missing, finding->file, here(restart_libvirt()));
+	else
+		mend(finding, "echo 'cgroup_device_acl = [ %s, %s ]' >> %s%s",
+		     default_acl(conf), missing, finding->file,
+		     here(restart_libvirt()));
+}
+
+void check_selinux(struct report *r)
+{
+	char *enforce = file_line(path("/sys/fs/selinux/enforce"));
+	char label[256] = "";
+	struct finding *finding;
+	glob_t found;
+	int rc;
+
+	if (!enforce) {
+		elsewhere(r, "SELinux is off");
+		return;
+	}
+	if (*enforce != '1') {
+		right(r, "SELinux is permissive: it refuses nothing");
+		return;
+	}
+	if (access(path("/etc/libvirt"), F_OK)) {
+		elsewhere(r, "SELinux is enforcing, but libvirt is not installed");
+		return;
+	}
+	if (n_devices && getxattr(devices[0].node, "security.selinux", label,
+				  sizeof(label) - 1) > 0 &&
+	    !strstr(label, ":device_t:")) {
+		right(r, "SELinux is enforcing, and %s has a label of its own: %s",
+		      devices[0].node, label);
+		return;
+	}
+	rc = glob(path("/var/lib/selinux/*/active/modules/*/kvmfr"), GLOB_ERR,
+		  NULL, &found);
+	if (!rc) {
+		right(r, "SELinux is enforcing, and has the policy module kvmfr");
+		return;
+	}
+	if (rc == GLOB_ABORTED && geteuid()) {
+		unseen(r, "SELinux is enforcing; its policy modules are not readable");
+		return;
+	}
+	finding = wrong(r, "SELinux is enforcing, and its policy keeps libvirt's guests from the devices");
+	mend(finding, "d=$(mktemp -d) && echo '(allow svirt_t device_t (chr_file (getattr open read write map)))' > $d/kvmfr.cil && semodule -i $d/kvmfr.cil; rm -r $d");
+}
+
+/* What XML's quotes and brackets stand for, in place. */
+static void unescape(char *s)
+{
+	static const struct { const char *name; char c; } entities[] = {
+		{ "&quot;", '"' }, { "&apos;", '\'' }, { "&lt;", '<' },
+		{ "&gt;", '>' }, { "&amp;", '&' },
+	};
+	char *out = s;
+
+	while (*s) {
+		size_t i, n = sizeof(entities) / sizeof(*entities);
+
+		for (i = 0; i < n; i++)
+			if (!strncmp(s, entities[i].name,
+				     strlen(entities[i].name)))
+				break;
+		if (i < n) {
+			*out++ = entities[i].c;
+			s += strlen(entities[i].name);
+		} else {
+			*out++ = *s++;
+		}
+	}
+	*out = 0;
+}
+
+/*
+ * The size in an argument of QEMU's, as written: after size= in its older
+ * syntax, after "size": in JSON.
+ */
+static char *size_in(const char *argument)
+{
+	const char *p;
+
+	if (*argument == '{') {
+		p = strstr(argument, "\"size\"");
+		if (!p)
+			return NULL;
+		p += strlen("\"size\"");
+		p += strspn(p, " :\"");
+	} else {
+		p = strstr(argument, ",size=");
+		if (!p)
+			return NULL;
+		p += strlen(",size=");
+	}
+	return strndup(p, strspn(p, "0123456789bBkKmMgGtT"));
+}
+
+static uint64_t size_value(const char *size)
+{
+	char *unit;
+	uint64_t value = strtoull(size, &unit, 10);
+
+	switch (*unit | 0x20) {
+	case 'k':
+		return value << 10;
+	case 'm':
+		return value << 20;
+	case 'g':
+		return value << 30;
+	case 't':
+		return value << 40;
+	}
+	return value;
+}
+
+static void check_size(struct report *r, const char *file, const char *domain,
+		       const char *uri, const struct device *dev,
+		       const char *size)
+{
+	struct finding *finding;
+	const char *edit;
+
+	if (size_value(size) == dev->size) {
+		right(r, "domain %s gives %s its size", domain, dev->name);
+		return;
+	}
+	finding = wrong(r, "domain %s says that %s has a size of %s, but it has %s; the domain sees the change at its next start",
+			domain, dev->name, size, mebibytes(dev->size));
+	edit = text("'\\#/dev/%s([^0-9]|$)#s#(size(=|(\"|&quot;): *(\"|&quot;)?))%s#\\1%" PRIu64 "#'",
+		    dev->name, size, dev->size);
+	if (*root)
+		mend(finding, "sed -i -E %s %s", edit, quoted(file));
+	else
+		mend(finding, "virsh -c %s dumpxml --inactive --security-info %s | sed -E %s | virsh -c %s define /dev/stdin",
+		     uri, quoted(domain), edit, uri);
+	finding->file = file;
+}
+
+/* One argument of a domain's QEMU command line. */
+static void check_argument(struct report *r, const char *file,
+			   const char *domain, const char *uri,
+			   const char *argument)
+{
+	const char *node = strstr(argument, "/dev/kvmfr");
+	struct device *dev = NULL;
+	const char *name;
+	char *size;
+
+	if (!node)
+		return;
+	name = node + strlen("/dev/");
+	name = strndup(name, strcspn(name, ",\"' "));
+	for (int i = 0; i < n_devices; i++)
+		if (!strcmp(devices[i].name, name))
+			dev = &devices[i];
+	if (!dev) {
+		wrong(r, "domain %s uses /dev/%s, which is not there", domain,
+		      name);
+		return;
+	}
+	size = size_in(argument);
+	if (size)
+		check_size(r, file, domain, uri, dev, size);
+}
+
+/* The values of all <qemu:arg> of a domain. */
+static void check_domain(struct report *r, const char *file, const char *uri)
+{
+	static const char key[] = "<qemu:arg value=";
+	char *p = file_read(file, NULL), *domain, *argument;
+
+	if (!p) {
+		unseen(r, "%s is not readable", file);
+		return;
+	}
+	domain = text("%s", strrchr(file, '/') + 1);
+	domain[strlen(domain) - strlen(".xml")] = 0;
+
+	while ((p = strstr(p, key))) {
+		char quote;
+
+		p += strlen(key);
+		quote = *p;
+		if (quote != '"' && quote != '\'')
+			continue;
+		p++;
+		argument = strndup(p, strcspn(p, (char[]){ quote, 0 }));
+		unescape(argument);
+		check_argument(r, file, domain, uri, argument);
+	}
+}
+
+static void check_domains_in(struct report *r, const char *dir,
+			     const char *uri)
+{
+	glob_t found;
+	int rc = glob(text("%s/*.xml", dir), GLOB_ERR, NULL, &found);
+
+	if (rc == GLOB_ABORTED && geteuid())
+		unseen(r, "%s is not readable", dir);
+	if (rc)
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		check_domain(r, found.gl_pathv[i], uri);
+}
+
+/* The system's domains, and this user's own. */
+void check_domains(struct report *r)
+{
+	const char *home = getenv("HOME");
+
+	check_domains_in(r, path("/etc/libvirt/qemu"), "qemu:///system");
+	if (!*root && geteuid() && home)
+		check_domains_in(r, text("%s/.config/libvirt/qemu", home),
+				 "qemu:///session");
+	if (!r->n)
+		elsewhere(r, "no domain of libvirt's uses a device");
+}

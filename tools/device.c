@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The devices, as sysfs and /dev show them. */
+#include "kvmfrctl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum node_state node_look(const char *node, dev_t number, struct stat *st)
+{
+	if (stat(node, st))
+		return NODE_MISSING;
+	if (S_ISREG(st->st_mode))
+		return NODE_REGULAR;
+	if (!S_ISCHR(st->st_mode) || st->st_rdev != number)
+		return NODE_FOREIGN;
+	return NODE_OK;
+}
+
+/* The last part of what a symbolic link points to, "" if there is no link. */
+static const char *link_name(const char *link)
+{
+	char target[4096];
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return "";
+	target[n] = 0;
+	return text("%s", strrchr(target, '/') ? strrchr(target, '/') + 1 :
+						 target);
+}
+
+/* False if the device went away while it was looked at. */
+static bool device_read(struct device *dev, const char *name)
+{
+	const char *sys = path("/sys/class/kvmfr/%s", name);
+	unsigned int major, minor;
+	char *s;
+
+	memset(dev, 0, sizeof(*dev));
+	dev->name = text("%s", name);
+
+	s = file_line(text("%s/dev", sys));
+	if (!s || sscanf(s, "%u:%u", &major, &minor) != 2)
+		return false;
+	dev->number = makedev(major, minor);
+
+	s = file_line(text("%s/type", sys));
+	dev->type = s ? s : "unknown";
+	dev->pci = strcmp(dev->type, "pci") ? "" :
+		   link_name(text("%s/device", sys));
+
+	file_number(text("%s/size", sys), &dev->size);
+	dev->huge_known = file_number(text("%s/huge_bytes", sys),
+				      &dev->huge_bytes);
+
+	dev->node = path("/dev/%s", name);
+	dev->state = node_look(dev->node, dev->number, &dev->st);
+	return true;
+}
+
+static int device_compare(const void *a, const void *b)
+{
+	return strverscmp(((const struct device *)a)->name,
+			  ((const struct device *)b)->name);
+}
+
+int devices_find(struct device *devices, int max)
+{
+	DIR *dir = opendir(path("/sys/class/kvmfr"));
+	struct dirent *entry;
+	int n = 0;
+
+	if (!dir)
+		return 0;
+	while (n < max && (entry = readdir(dir)))
+		if (*entry->d_name != '.' &&
+		    device_read(&devices[n], entry->d_name))
+			n++;
+	closedir(dir);
+
+	qsort(devices, n, sizeof(*devices), device_compare);
+	return n;
+}
+
+bool module_loaded(void)
+{
+	return !access(path("/sys/module/kvmfr"), F_OK);
+}
+
+const char *device_remedy(void)
+{
+	if (!module_loaded())
+		return "the module is not loaded: 'modprobe kvmfr', and 'kvmfrctl doctor' if that fails";
+	return "see 'kvmfrctl list' for those there are, 'kvmfrctl doctor' for what is missing";
+}
+
+void device_named(const char *name, struct device *dev)
+{
+	static struct device devices[MAX_DEVICES];
+	int n = devices_find(devices, MAX_DEVICES);
+	const char *base = name;
+	int i;
+
+	if (!strncmp(name, "/dev/", 5))
+		base += 5;
+	for (i = 0; i < n; i++)
+		if (!strcmp(devices[i].name, base))
+			break;
+	if (i == n)
+		fail("%s: there is no such device; %s", name, device_remedy());
+
+	*dev = devices[i];
+	if (dev->state == NODE_REGULAR)
+		fail("%s: a regular file is in the device's place; 'kvmfrctl doctor' tells how to mend that",
+		     dev->node);
+	if (dev->state != NODE_OK)
+		fail("%s: the device's node is %s; 'modprobe -r kvmfr' and 'modprobe kvmfr' make it again",
+		     dev->node,
+		     dev->state == NODE_MISSING ? "missing" : "another's");
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+/* kvmfrctl doctor: runs the checks, prints what they found, mends it. */
+#include "doctor.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* In the order in which they are to be mended. */
+static const struct check {
+	const char *id;
+	void (*run)(struct report *r);
+} checks[] = {
+	{ "built", check_built },
+	{ "signature", check_signature },
+	{ "node", check_node },
+	{ "loaded", check_loaded },
+	{ "devices", check_devices },
+	{ "huge", check_huge },
+	{ "udev", check_udev },
+	{ "user", check_user },
+	{ "qemu-user", check_qemu_user },
+	{ "apparmor", check_apparmor },
+	{ "cgroup", check_cgroup },
+	{ "selinux", check_selinux },
+	{ "domains", check_domains },
+};
+
+#define N_CHECKS	(sizeof(checks) / sizeof(*checks))
+
+static const char * const verdicts[] = {
+	[RIGHT] = "right",
+	[WRONG] = "WRONG",
+	[UNSEEN] = "unseen",
+	[ELSEWHERE] = "-",
+};
+
+struct device devices[MAX_DEVICES];
+int n_devices;
+const char *doctor_user;
+
+static struct finding *report_add(struct report *r, enum verdict verdict,
+				  const char *fmt, va_list args)
+{
+	struct finding *finding;
+	char *s;
+
+	if (r->n == sizeof(r->findings) / sizeof(*r->findings))
+		fail("more findings than fit");
+	if (vasprintf(&s, fmt, args) < 0)
+		fail("out of memory");
+	finding = &r->findings[r->n++];
+	*finding = (struct finding){ .verdict = verdict, .text = s };
+	return finding;
+}
+
+void right(struct report *r, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	report_add(r, RIGHT, fmt, args);
+	va_end(args);
+}
+
+void unseen(struct report *r, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	report_add(r, UNSEEN, fmt, args);
+	va_end(args);
+}
+
+void elsewhere(struct report *r, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	report_add(r, ELSEWHERE, fmt, args);
+	va_end(args);
+}
+
+struct finding *wrong(struct report *r, const char *fmt, ...)
+{
+	struct finding *finding;
+	va_list args;
+
+	va_start(args, fmt);
+	finding = report_add(r, WRONG, fmt, args);
+	va_end(args);
+	return finding;
+}
+
+void mend(struct finding *finding, const char *fmt, ...)
+{
+	va_list args;
+	char *s;
+
+	va_start(args, fmt);
+	if (vasprintf(&s, fmt, args) < 0)
+		fail("out of memory");
+	va_end(args);
+	finding->command = s;
+}
+
+const char *here(const char *command)
+{
+	return *root ? "" : command;
+}
+
+static void run_check(const struct check *check, struct report *r)
+{
+	r->n = 0;
+	n_devices = devices_find(devices, MAX_DEVICES);
+	check->run(r);
+}
+
+static void print_finding(const struct check *check,
+			  const struct finding *finding)
+{
+	printf("%-6s %-9s %s\n", verdicts[finding->verdict], check->id,
+	       finding->text);
+	if (finding->command)
+		printf("%16s # %s\n", "", finding->command);
+}
+
+static bool ask(void)
+{
+	char answer[16];
+
+	printf("        Do this? [y/N] ");
+	fflush(stdout);
+	if (!fgets(answer, sizeof(answer), stdin)) {
+		printf("\n");
+		return false;
+	}
+	return *answer == 'y' || *answer == 'Y';
+}
+
+static int run(const char *program, const char *const argv[])
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		fail("cannot start %s", program);
+	if (!pid) {
+		execvp(program, (char *const *)argv);
+		_exit(127);
+	}
+	if (waitpid(pid, &status, 0) < 0)
+		fail("lost %s", program);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+/* A file as it was before the first change, and before each later one. */
+static void keep_copy(const char *file)
+{
+	const char *copy = text("%s.before-kvmfr", file);
+
+	if (access(file, F_OK))
+		return;
+	for (int i = 2; !access(copy, F_OK); i++)
+		copy = text("%s.before-kvmfr-%d", file, i);
+	if (run("cp", (const char *[]){ "cp", "-p", "--", file, copy, NULL }))
+		fail("%s: cannot keep a copy of it as %s, so it stays as it is",
+		     file, copy);
+	printf("        kept %s\n", copy);
+}
+
+static bool do_mend(const struct finding *finding, bool yes)
+{
+	int status;
+
+	if (*root && !finding->file) {
+		printf("        not done: this is for the running system, not for %s\n",
+		       root);
+		return false;
+	}
+	if (!yes && !ask())
+		return false;
+	if (finding->file)
+		keep_copy(finding->file);
+	status = run("sh", (const char *[]){ "sh", "-c", finding->command,
+					     NULL });
+	if (status)
+		warn("doctor: that ended with exit status %d", status);
+	return true;
+}
+
+/* True if something was done, so that the check has to look again. */
+static bool mend_all(const struct check *check, const struct report *r,
+		     bool yes)
+{
+	bool done = false;
+
+	for (int i = 0; i < r->n; i++) {
+		const struct finding *finding = &r->findings[i];
+		bool again = false;
+
+		if (finding->verdict != WRONG)
+			continue;
+		/* Several findings may have one remedy. */
+		for (int j = 0; j < i && finding->command; j++)
+			again |= r->findings[j].command &&
+				 !strcmp(r->findings[j].command,
+					 finding->command);
+		print_finding(check, finding);
+		if (finding->command && !again)
+			done |= do_mend(finding, yes);
+	}
+	return done;
+}
+
+static const struct check *check_named(const char *id)
+{
+	for (size_t i = 0; i < N_CHECKS; i++)
+		if (!strcmp(checks[i].id, id))
+			return &checks[i];
+	misuse("doctor: there is no check '%s', see kvmfrctl(8)", id);
+}
+
+static bool selected(const struct check *check, int n, char **ids)
+{
+	for (int i = 0; i < n; i++)
+		if (!strcmp(check->id, ids[i]))
+			return true;
+	return !n;
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "fix", no_argument, NULL, 'f' },
+		{ "yes", no_argument, NULL, 'y' },
+		{ "user", required_argument, NULL, 'u' },
+		{ }
+	};
+	int count[] = { [RIGHT] = 0, [WRONG] = 0, [UNSEEN] = 0,
+			[ELSEWHERE] = 0 };
+	bool fix = false, yes = false, mendable = false, shown;
+	static struct report r;
+	int c;
+
+	if (!geteuid() && !*root)
+		doctor_user = getenv("SUDO_USER");
+	while ((c = option_next(argc, argv, options)) != -1) {
+		if (c == 'f')
+			fix = true;
+		else if (c == 'y')
+			yes = true;
+		else
+			doctor_user = optarg;
+	}
+	if (yes && !fix)
+		misuse("doctor: --yes goes with --fix");
+	for (int i = optind; i < argc; i++)
+		check_named(argv[i]);
+	if (fix && geteuid() && !*root)
+		fail("doctor: --fix changes the system: run it as root");
+
+	for (size_t i = 0; i < N_CHECKS; i++) {
+		const struct check *check = &checks[i];
+
+		if (!selected(check, argc - optind, argv + optind))
+			continue;
+		run_check(check, &r);
+		shown = fix;	/* what is wrong, by mend_all() */
+		if (fix && mend_all(check, &r, yes)) {
+			run_check(check, &r);
+			shown = false;
+		}
+		for (int j = 0; j < r.n; j++) {
+			if (!shown || r.findings[j].verdict != WRONG)
+				print_finding(check, &r.findings[j]);
+			count[r.findings[j].verdict]++;
+			mendable |= r.findings[j].command != NULL;
+		}
+	}
+
+	printf("\n%d right, %d wrong", count[RIGHT], count[WRONG]);
+	if (count[UNSEEN])
+		printf(", %d not seen: run as root to see all", count[UNSEEN]);
+	printf("\n");
+	if (mendable && !fix)
+		printf("'kvmfrctl doctor --fix' does, as root, what stands behind '#', asking before each.\n");
+	return count[WRONG] ? 1 : 0;
+}

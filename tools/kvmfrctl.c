@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+/* kvmfrctl: look at, check, size, hand over and clear kvmfr's devices. */
+#include "kvmfrctl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *arguments;
+	const char *what;
+} commands[] = {
+	{ "list", cmd_list, "[--json]",
+	  "the devices, and who has them open or mapped" },
+	{ "doctor", cmd_doctor, "[--fix [--yes]] [--user NAME] [CHECK...]",
+	  "what keeps them from working, and what mends it" },
+	{ "size", cmd_size, "[--b7 [--hdr]] WIDTHxHEIGHT",
+	  "the memory Looking Glass needs for a screen" },
+	{ "qemu", cmd_qemu, "DEVICE",
+	  "the arguments that give a device to QEMU" },
+	{ "libvirt", cmd_libvirt, "[--legacy] DEVICE",
+	  "the same for a libvirt domain" },
+	{ "clear", cmd_clear, "[--force] DEVICE",
+	  "fill a device's memory with zeros" },
+};
+
+#define N_COMMANDS	(sizeof(commands) / sizeof(*commands))
+
+static void help(void)
+{
+	printf("Usage: kvmfrctl [--root DIR] COMMAND\n\n");
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		printf("  %s %s\n        %s\n", commands[i].name,
+		       commands[i].arguments, commands[i].what);
+	printf("\nkvmfrctl(8) has the whole of it.\n");
+}
+
+int main(int argc, char **argv)
+{
+	int i = 1;
+
+	for (; i < argc && *argv[i] == '-'; i++) {
+		if (!strcmp(argv[i], "--help")) {
+			help();
+			return 0;
+		}
+		if (!strcmp(argv[i], "--version")) {
+			printf("kvmfrctl %s\n", VERSION);
+			return 0;
+		}
+		if (strcmp(argv[i], "--root"))
+			misuse("unknown option '%s', see 'kvmfrctl --help'",
+			       argv[i]);
+		if (!argv[++i])
+			misuse("--root wants a directory");
+		root = strcmp(argv[i], "/") ? argv[i] : "";
+	}
+	if (i == argc)
+		misuse("wants a command: list, doctor, size, qemu, libvirt or clear; see 'kvmfrctl --help'");
+
+	for (size_t n = 0; n < N_COMMANDS; n++) {
+		int status;
+
+		if (strcmp(argv[i], commands[n].name))
+			continue;
+		optind = 1;
+		status = commands[n].run(argc - i, argv + i);
+		/* Output that could not be written is no success. */
+		if (fflush(stdout))
+			fail("cannot write the output");
+		return status;
+	}
+	misuse("there is no command '%s', see 'kvmfrctl --help'", argv[i]);
+}

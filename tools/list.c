@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+/* kvmfrctl list: the devices and their users, for people and for programs. */
+#include "kvmfrctl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char * const node_states[] = {
+	[NODE_OK] = "ok",
+	[NODE_MISSING] = "missing",
+	[NODE_REGULAR] = "regular file",
+	[NODE_FOREIGN] = "foreign",
+};
+
+static void print_users(const struct device *dev)
+{
+	struct user *users;
+	int hidden, n = users_find(dev, &users, &hidden);
+
+	for (int i = 0; i < n; i++) {
+		struct user *user = &users[i];
+
+		printf("    %s (%d, %s) ", user->command, user->pid,
+		       user_name(user->uid));
+		if (!user->mapped)
+			printf("has it open\n");
+		else if (user->huge_known)
+			printf("has mapped %s, %s of that in huge pages\n",
+			       mebibytes(user->mapped), mebibytes(user->huge));
+		else
+			printf("has mapped %s, in huge pages or not: the kernel does not tell\n",
+			       mebibytes(user->mapped));
+	}
+	if (hidden)
+		printf("    %d processes of other users were not looked into: run as root to see all\n",
+		       hidden);
+}
+
+static void print_device(const struct device *dev)
+{
+	bool node = dev->state != NODE_MISSING;
+
+	printf("%-12s %-7s %-9s %-9s %-13s %-14s %s\n", dev->node, dev->type,
+	       mebibytes(dev->size),
+	       dev->huge_known ? mebibytes(dev->huge_bytes) : "?",
+	       *dev->pci ? dev->pci : "-",
+	       node ? text("%s:%s", user_name(dev->st.st_uid),
+			   group_name(dev->st.st_gid)) : "-",
+	       node ? text("%04o", dev->st.st_mode & 07777) : "-");
+	if (dev->state != NODE_OK)
+		printf("    its node is %s: 'kvmfrctl doctor' tells how to mend that\n",
+		       node_states[dev->state]);
+	else
+		print_users(dev);
+}
+
+/* A JSON string; what is not ASCII is passed on as it is. */
+static char *json(const char *s)
+{
+	char *out = text("\"");
+
+	for (; *s; s++) {
+		unsigned char c = *s;
+
+		if (c == '"' || c == '\\')
+			out = text("%s\\%c", out, c);
+		else if (c < ' ')
+			out = text("%s\\u%04x", out, c);
+		else
+			out = text("%s%c", out, c);
+	}
+	return text("%s\"", out);
+}
+
+static void json_users(const struct device *dev)
+{
+	struct user *users;
+	int hidden, n = users_find(dev, &users, &hidden);
+
+	printf("    \"users\": [");
+	for (int i = 0; i < n; i++) {
+		struct user *user = &users[i];
+
+		printf("%s\n      { \"pid\": %d, \"command\": %s, \"user\": %s, \"open\": %s, \"mapped\": %" PRIu64 ", \"huge\": %s }",
+		       i ? "," : "", user->pid, json(user->command),
+		       json(user_name(user->uid)),
+		       user->open ? "true" : "false", user->mapped,
+		       user->huge_known ? text("%" PRIu64, user->huge) : "null");
+	}
+	printf("%s],\n    \"processes_not_seen\": %d\n", n ? "\n    " : "",
+	       hidden);
+}
+
+static void json_device(const struct device *dev)
+{
+	bool node = dev->state != NODE_MISSING;
+
+	printf("  {\n");
+	printf("    \"name\": %s,\n", json(dev->name));
+	printf("    \"node\": %s,\n", json(dev->node));
+	printf("    \"node_state\": %s,\n", json(node_states[dev->state]));
+	printf("    \"type\": %s,\n", json(dev->type));
+	printf("    \"size\": %" PRIu64 ",\n", dev->size);
+	printf("    \"huge_bytes\": %s,\n", dev->huge_known ?
+	       text("%" PRIu64, dev->huge_bytes) : "null");
+	printf("    \"pci\": %s,\n", *dev->pci ? json(dev->pci) : "null");
+	printf("    \"owner\": %s,\n", node ?
+	       json(user_name(dev->st.st_uid)) : "null");
+	printf("    \"group\": %s,\n", node ?
+	       json(group_name(dev->st.st_gid)) : "null");
+	printf("    \"mode\": %s,\n", node ?
+	       text("\"%04o\"", dev->st.st_mode & 07777) : "null");
+	json_users(dev);
+	printf("  }");
+}
+
+int cmd_list(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ }
+	};
+	struct device devices[MAX_DEVICES];
+	bool as_json = false;
+	int n;
+
+	while (option_next(argc, argv, options) != -1)
+		as_json = true;
+	if (optind < argc)
+		misuse("list: '%s' is too much, it takes no argument",
+		       argv[optind]);
+
+	n = devices_find(devices, MAX_DEVICES);
+	if (as_json) {
+		printf("[\n");
+		for (int i = 0; i < n; i++) {
+			json_device(&devices[i]);
+			printf(i < n - 1 ? ",\n" : "\n");
+		}
+		printf("]\n");
+	}
+	if (!n)
+		fail("there is no kvmfr device; %s", module_loaded() ?
+		     "'kvmfrctl doctor' tells what is missing" :
+		     device_remedy());
+	if (as_json)
+		return 0;
+
+	printf("%-12s %-7s %-9s %-9s %-13s %-14s %s\n", "NODE", "TYPE", "SIZE",
+	       "HUGE", "PCI", "OWNER:GROUP", "MODE");
+	for (int i = 0; i < n; i++)
+		print_device(&devices[i]);
+	return 0;
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Messages, strings and small files. */
+#include "kvmfrctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *root = "";
+
+static void message(const char *fmt, va_list args)
+{
+	fflush(stdout);
+	fputs("kvmfrctl: ", stderr);
+	vfprintf(stderr, fmt, args);
+	fputc('\n', stderr);
+}
+
+void fail(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	message(fmt, args);
+	exit(1);
+}
+
+void misuse(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	message(fmt, args);
+	exit(2);
+}
+
+void warn(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	message(fmt, args);
+	va_end(args);
+}
+
+static char *format(const char *fmt, va_list args)
+{
+	char *s;
+
+	if (vasprintf(&s, fmt, args) < 0)
+		fail("out of memory");
+	return s;
+}
+
+char *text(const char *fmt, ...)
+{
+	va_list args;
+	char *s;
+
+	va_start(args, fmt);
+	s = format(fmt, args);
+	va_end(args);
+	return s;
+}
+
+char *path(const char *fmt, ...)
+{
+	va_list args;
+	char *s;
+
+	va_start(args, fmt);
+	s = format(fmt, args);
+	va_end(args);
+	return text("%s%s", root, s);
+}
+
+char *quoted(const char *word)
+{
+	static const char safe[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+		"0123456789@%+=:,./-_";
+	char *out, *p;
+
+	if (*word && !word[strspn(word, safe)])
+		return text("%s", word);
+
+	/* A quote inside becomes: end of quotes, a quote, quotes again. */
+	p = out = calloc(4, strlen(word) + 2);
+	if (!out)
+		fail("out of memory");
+	*p++ = '\'';
+	for (; *word; word++) {
+		if (*word == '\'')
+			p = stpcpy(p, "'\\''");
+		else
+			*p++ = *word;
+	}
+	*p = '\'';
+	return out;
+}
+
+char *mebibytes(uint64_t bytes)
+{
+	if (bytes % MIB)
+		return text("%" PRIu64 " bytes", bytes);
+	return text("%" PRIu64 " MiB", bytes / (uint64_t)MIB);
+}
+
+char *file_read(const char *name, size_t *len)
+{
+	size_t size = 0, room = 4096;
+	char *data = NULL;
+	ssize_t n;
+	int fd;
+
+	fd = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return NULL;
+
+	for (;;) {
+		char *more = realloc(data, room);
+
+		if (!more)
+			fail("out of memory");
+		data = more;
+		n = read(fd, data + size, room - size - 1);
+		if (n <= 0)
+			break;
+		size += n;
+		if (size == room - 1)
+			room *= 2;
+	}
+	close(fd);
+	if (n < 0) {
+		free(data);
+		return NULL;
+	}
+	data[size] = 0;
+	if (len)
+		*len = size;
+	return data;
+}
+
+char *file_line(const char *name)
+{
+	char *s = file_read(name, NULL);
+
+	if (s)
+		s[strcspn(s, "\n")] = 0;
+	return s;
+}
+
+bool file_number(const char *name, uint64_t *value)
+{
+	char *s = file_line(name), *end;
+
+	if (!s || *s < '0' || *s > '9')
+		return false;
+	errno = 0;
+	*value = strtoull(s, &end, 10);
+	return !errno && !*end;
+}
+
+int option_next(int argc, char **argv, const struct option *options)
+{
+	int c;
+
+	/* The ":" keeps getopt quiet about a missing value as well. */
+	opterr = 0;
+	c = getopt_long(argc, argv, ":", options, NULL);
+	if (c == '?')
+		misuse("%s: '%s' is no option of it, see 'kvmfrctl --help'",
+		       argv[0], !strncmp(argv[optind - 1], "--", 2) ?
+		       argv[optind - 1] : text("-%c", optopt));
+	if (c == ':')
+		misuse("%s: option '%s' wants a value", argv[0],
+		       argv[optind - 1]);
+	return c;
+}
