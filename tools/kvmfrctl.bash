@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0
+# bash completion for kvmfrctl
+
+_kvmfrctl()
+{
+	local current=${COMP_WORDS[COMP_CWORD]} command='' words='' i
+
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		--root) ((i++)) ;;
+		-*) ;;
+		*) command=${COMP_WORDS[i]}; break ;;
+		esac
+	done
+
+	case $command in
+	'') words='list doctor size qemu libvirt clear --root --help --version' ;;
+	list) words=--json ;;
+	doctor) words='--fix --yes --user built signature node loaded devices
+		huge udev user qemu-user apparmor cgroup selinux domains' ;;
+	size) words='--b7 --hdr 1920x1080 2560x1440 3440x1440 3840x2160' ;;
+	libvirt) words=--legacy ;;
+	clear) words=--force ;;
+	esac
+	case $command in
+	qemu | libvirt | clear)
+		for i in /sys/class/kvmfr/*; do
+			[[ -e $i ]] && words+=" /dev/${i##*/}"
+		done ;;
+	esac
+
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	--user) mapfile -t COMPREPLY < <(compgen -u -- "$current") ;;
+	--root) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+	*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
+	esac
+}
+complete -F _kvmfrctl kvmfrctl
