@@ -28,6 +28,7 @@
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/idr.h>
+#include <linux/io.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -71,7 +72,8 @@
  * @base: IVSHMEM: physical address of the BAR
  * @has_pages: there is a struct page for every page of it
  * @block_pages: IVSHMEM: how many pages share a reference count
- * @pgmap: IVSHMEM: what owns its struct pages
+ * @cached: IVSHMEM without struct pages: a cached mapping of the whole BAR
+ * @pgmap: IVSHMEM with struct pages: what owns them
  *
  * All but @gone and @users is constant once the device is registered.
  */
@@ -90,6 +92,7 @@ struct kvmfr_dev {
 	phys_addr_t base;
 	bool has_pages;
 	unsigned long block_pages;
+	void *cached;
 	struct dev_pagemap pgmap;
 };
 
@@ -255,11 +258,12 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
  */
 static void kvmfr_bar_map(struct kvmfr_dev *kdev)
 {
-	unsigned long align = memremap_compat_align();
-	const char *why = NULL;
+	struct device *parent = kdev->dev.parent;
+	const char *why = "the kernel refuses them";
+	int ret = -EOPNOTSUPP;
 	void *addr;
 
-	if (!IS_ALIGNED(kdev->base | kdev->size, align)) {
+	if (!IS_ALIGNED(kdev->base | kdev->size, memremap_compat_align())) {
 		why = "it isn't made of whole memory sections";
 	} else if (!kvmfr_range_has_direct_map(kdev->base, kdev->size)) {
 		why = "it is above the addresses that can have them";
@@ -273,21 +277,30 @@ static void kvmfr_bar_map(struct kvmfr_dev *kdev)
 		kdev->pgmap.range.start = kdev->base;
 		kdev->pgmap.range.end = kdev->base + kdev->size - 1;
 		kdev->pgmap.nr_range = 1;
-		addr = memremap_pages(&kdev->pgmap,
-				      dev_to_node(kdev->dev.parent));
-		if (!IS_ERR(addr)) {
-			kdev->has_pages = true;
-			if (kdev->block_pages << PAGE_SHIFT == PMD_SIZE)
-				kdev->huge_size = kdev->size;
-			return;
-		}
+		addr = memremap_pages(&kdev->pgmap, dev_to_node(parent));
+		ret = PTR_ERR_OR_ZERO(addr);
 	}
 
-	dev_info(kdev->dev.parent,
-		 "no struct pages for BAR 2 at %pa, %llu KiB: %s (%pe); mmap works, DMA-BUFs don't\n",
-		 &kdev->base, kdev->size >> 10,
-		 why ?: "the kernel refuses them",
-		 why ? ERR_PTR(-EOPNOTSUPP) : addr);
+	if (!ret) {
+		kdev->has_pages = true;
+		if (kdev->block_pages << PAGE_SHIFT == PMD_SIZE)
+			kdev->huge_size = kdev->size;
+		return;
+	}
+
+	/* Never accessed: while it is there, x86 maps the BAR cached elsewhere. */
+	kdev->cached = memremap(kdev->base, kdev->size, MEMREMAP_WB);
+	dev_info(parent,
+		 "BAR 2 at %pa, %llu KiB, has no struct pages: %s (%d); mmap works, DMA-BUFs don't\n",
+		 &kdev->base, kdev->size >> 10, why, ret);
+}
+
+static void kvmfr_bar_unmap(struct kvmfr_dev *kdev)
+{
+	if (kdev->has_pages)
+		memunmap_pages(&kdev->pgmap);
+	else if (kdev->cached)
+		memunmap(kdev->cached);
 }
 
 /* How many blocks of the BAR are still referenced: mapped or pinned. */
@@ -1099,8 +1112,7 @@ static int kvmfr_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return 0;
 
 err_unmap:
-	if (kdev->has_pages)
-		memunmap_pages(&kdev->pgmap);
+	kvmfr_bar_unmap(kdev);
 	put_device(&kdev->dev);
 err_release_region:
 	pci_release_region(pdev, KVMFR_BAR);
@@ -1114,8 +1126,7 @@ static void kvmfr_pci_remove(struct pci_dev *pdev)
 	struct kvmfr_dev *kdev = pci_get_drvdata(pdev);
 
 	kvmfr_dev_unregister(kdev);
-	if (kdev->has_pages)
-		memunmap_pages(&kdev->pgmap);
+	kvmfr_bar_unmap(kdev);
 	put_device(&kdev->dev);
 	pci_release_region(pdev, KVMFR_BAR);
 	pci_disable_device(pdev);
