@@ -6,7 +6,7 @@
 
 struct ktap_test *ktap_tests, **ktap_tail = &ktap_tests;
 char *ktap_skip_reason;
-bool ktap_failed;
+unsigned int ktap_failed;
 
 const char *ktap_errno(int error)
 {

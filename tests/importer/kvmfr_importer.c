@@ -35,6 +35,9 @@ struct importer {
 	struct dma_buf_attachment *attach;
 	struct sg_table *sgt;
 	enum dma_data_direction direction;
+	struct scatterlist *at;		/* IO goes on from here: the segment and where it begins */
+	u64 at_offset;
+	u64 total;
 #ifndef HAVE_VMAP_POINTER
 	vmap_t map;
 #endif
@@ -99,6 +102,8 @@ static int importer_map(struct importer *imp, unsigned long arg)
 		return PTR_ERR(sgt);
 	imp->sgt = sgt;
 	imp->direction = req.direction;
+	imp->at = sgt->sgl;
+	imp->at_offset = 0;
 
 	req.nents = sgt->nents;
 	req.orig_nents = sgt->orig_nents;
@@ -117,6 +122,7 @@ static int importer_map(struct importer *imp, unsigned long arg)
 		req.largest = max(req.largest, length);
 		req.total += length;
 	}
+	imp->total = req.total;
 	if (copy_to_user((void __user *)arg, &req, sizeof(req))) {
 		importer_unmap(imp);
 		return -EFAULT;
@@ -220,25 +226,26 @@ static int importer_pin(struct importer *imp, unsigned long arg)
 /* The kernel address of the byte at this offset; good until the end of its page. */
 static void *importer_byte(struct importer *imp, u32 via, u64 offset)
 {
-	struct scatterlist *sg;
-	int i;
-
 	if (via == KVMFR_IMPORTER_VIA_VMAP && imp->vaddr && offset < imp->attach->dmabuf->size)
 		return imp->vaddr + offset;
 	if (via == KVMFR_IMPORTER_VIA_PIN && imp->pages && offset >> PAGE_SHIFT < imp->npages)
 		return page_address(imp->pages[offset >> PAGE_SHIFT]) + offset_in_page(offset);
-	if (via != KVMFR_IMPORTER_VIA_SG || !imp->sgt)
+	if (via != KVMFR_IMPORTER_VIA_SG || !imp->sgt || offset >= imp->total)
 		return NULL;
 	/*
 	 * Like a device: by DMA address. CONFIG_DMABUF_DEBUG hides the pages from importers anyhow. The virtual
 	 * machines of the tests have no IOMMU, so this is the inverse of dma_map_sgtable().
 	 */
-	for_each_sgtable_dma_sg(imp->sgt, sg, i) {
-		if (offset < sg_dma_len(sg))
-			return phys_to_virt(dma_to_phys(&imp->pdev->dev, sg_dma_address(sg) + offset));
-		offset -= sg_dma_len(sg);
+	if (offset < imp->at_offset) {
+		imp->at = imp->sgt->sgl;
+		imp->at_offset = 0;
 	}
-	return NULL;
+	while (offset - imp->at_offset >= sg_dma_len(imp->at)) {
+		imp->at_offset += sg_dma_len(imp->at);
+		imp->at = sg_next(imp->at);
+	}
+	return phys_to_virt(dma_to_phys(&imp->pdev->dev,
+					sg_dma_address(imp->at) + offset - imp->at_offset));
 }
 
 static int importer_io(struct importer *imp, unsigned long arg)
@@ -326,6 +333,15 @@ static long importer_ioctl(struct file *file, unsigned int cmd, unsigned long ar
 	return ret;
 }
 
+/* Like a GPU driver that lets its own user map what it has imported */
+static int importer_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct importer *imp = file->private_data;
+
+	/* Not under the lock: mmap_lock is held, and IO takes it inside the lock. The test doesn't detach meanwhile. */
+	return imp->attach ? dma_buf_mmap(imp->attach->dmabuf, vma, vma->vm_pgoff) : -ENOENT;
+}
+
 static int importer_open(struct inode *inode, struct file *file)
 {
 	struct importer *imp;
@@ -371,6 +387,7 @@ static const struct file_operations importer_fops = {
 	.open = importer_open,
 	.release = importer_release,
 	.unlocked_ioctl = importer_ioctl,
+	.mmap = importer_mmap,
 };
 
 static struct miscdevice importer_misc = {

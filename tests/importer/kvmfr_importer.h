@@ -2,9 +2,10 @@
 /*
  * /dev/kvmfr_importer: what a GPU driver or VFIO does to the memory, on request of a test.
  *
- * Each open file is one importer with a device of its own. It holds at most one DMA-BUF (ATTACH, then MAP and
- * VMAP) and at most one set of pinned user pages (PIN). IO moves bytes the way the holder would. Closing the
- * file gives everything back. Calls in the wrong order answer EBUSY (already) or ENOENT (not yet).
+ * Each open file is one importer with a device of its own. It holds at most one DMA-BUF (ATTACH,
+ * then MAP and VMAP) and at most one set of pinned user pages (PIN). IO moves bytes the way the
+ * holder would, and mmap() maps the DMA-BUF that is attached. Closing the file gives everything
+ * back. Calls in the wrong order answer EBUSY (already) or ENOENT (not yet).
  */
 #ifndef KVMFR_IMPORTER_H
 #define KVMFR_IMPORTER_H
