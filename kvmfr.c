@@ -9,11 +9,11 @@
  *
  * The design in short:
  *
- * - Every mapping of a device, also that of a DMA-BUF, belongs to the device's
- *   own file and to one address space (kvmfr_dev.inode), with page offsets
- *   counted from the start of the device. So one fault handler serves them
- *   all, the core can map huge pages wherever address and offset agree, and
- *   one unmap_mapping_range() takes everything back.
+ * - Every mapping of a device, also that of a DMA-BUF, is in one address space
+ *   (kvmfr_dev.inode), with page offsets counted from the start of the device.
+ *   So one fault handler serves them all, the core can map huge pages wherever
+ *   address and offset agree, and one unmap_mapping_range() takes everything
+ *   back.
  * - Nothing is kept per mapping or by page of a DMA-BUF: a page is found from
  *   the device and its offset.
  * - The kernel never reads or writes the memory's contents.
@@ -98,9 +98,7 @@ struct kvmfr_dev {
 
 /**
  * struct kvmfr_dmabuf - a part of a device, as a DMA-BUF
- * @kdev: whose memory it is
- * @file: the descriptor it was made from. Keeps @kdev and this module alive, and
- *	takes over its mappings.
+ * @kdev: whose memory it is, with a reference
  * @first: number of its first page in the device
  * @nr_pages: its size
  * @lock: protects @mappings. Taken inside the DMA-BUF's reservation lock.
@@ -110,7 +108,6 @@ struct kvmfr_dev {
  */
 struct kvmfr_dmabuf {
 	struct kvmfr_dev *kdev;
-	struct file *file;
 	unsigned long first;
 	unsigned long nr_pages;
 	struct mutex lock;	/* mappings */
@@ -632,15 +629,8 @@ static int kvmfr_dmabuf_end_cpu_access(struct dma_buf *dmabuf,
 static int kvmfr_dmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
-	int ret;
 
-	ret = kvmfr_vma_init(vma, buf->kdev, buf->first, buf->nr_pages);
-	if (ret)
-		return ret;
-
-	/* From here on it is a mapping of the device like any other. */
-	vma_set_file(vma, buf->file);
-	return 0;
+	return kvmfr_vma_init(vma, buf->kdev, buf->first, buf->nr_pages);
 }
 
 /* Called for the first user only: the core counts them and keeps the address. */
@@ -687,7 +677,7 @@ static void kvmfr_dmabuf_release(struct dma_buf *dmabuf)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 
-	fput(buf->file);
+	put_device(&buf->kdev->dev);
 	mutex_destroy(&buf->lock);
 	kfree(buf);
 }
@@ -732,7 +722,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	if (!buf)
 		return -ENOMEM;
 	buf->kdev = kdev;
-	buf->file = get_file(file);
+	get_device(&kdev->dev);
 	buf->first = offset >> PAGE_SHIFT;
 	buf->nr_pages = size >> PAGE_SHIFT;
 	mutex_init(&buf->lock);
@@ -744,12 +734,14 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	info.priv = buf;
 	dmabuf = dma_buf_export(&info);
 	if (IS_ERR(dmabuf)) {
-		fput(buf->file);
+		put_device(&kdev->dev);
 		kfree(buf);
 		return PTR_ERR(dmabuf);
 	}
 
-	/* The DMA-BUF owns @buf now, and with the descriptor user space does. */
+	/* The DMA-BUF owns @buf now, and its mappings are the device's. */
+	dmabuf->file->f_mapping = kdev->inode->i_mapping;
+
 	fd = dma_buf_fd(dmabuf, flags & KVMFR_DMABUF_FLAG_CLOEXEC ? O_CLOEXEC : 0);
 	if (fd < 0)
 		dma_buf_put(dmabuf);

@@ -160,18 +160,6 @@ static inline unsigned long kvmfr_pgmap_set_order(struct dev_pagemap *pgmap,
 
 /* end shim */
 
-/* shim: vma_set_file, needed before 5.11 (November 2020) */
-#ifndef KVMFR_HAS_VMA_SET_FILE
-static inline void vma_set_file(struct vm_area_struct *vma, struct file *file)
-{
-	struct file *old = vma->vm_file;
-
-	vma->vm_file = get_file(file);
-	fput(old);
-}
-#endif
-/* end shim */
-
 /* shim: direct_map_end, needed before 6.11 (August 2024)
  *
  * memremap_pages() warned about addresses that no struct page can be made for
