@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * VM to VM: two guests have the same memory as an IVSHMEM device, and each uses it through its own /dev/kvmfrN.
- * tests/suite boots both; one runs "share SIDE=left", the other "share SIDE=right".
+ * Two machines that have the same memory, each uses it through its own /dev/kvmfrN: two guests with the same IVSHMEM
+ * device (VM to VM), or a host and its guest. One runs "share SIDE=left", the other "share SIDE=right", the host
+ * with KIND=static; tests/suite and tests/qemu start them.
  *
  * They take turns: a word at the start of the memory says whose turn it is and what for.
  */
@@ -16,21 +17,22 @@ static char *mem;
 
 static void set_up(const char *variant)
 {
-	const char *side = getenv("SIDE");
+	const char *side = getenv("SIDE"), *kind = getenv("KIND");
 
+	(void)variant;
 	if (!side)
-		SKIP("needs another VM; tests/suite starts two, with SIDE=left and SIDE=right");
+		SKIP("needs another machine; tests/suite starts two, with SIDE=left and SIDE=right");
 	left = !strcmp(side, "left");
 	need_kvmfr();
-	ASSERT_TRUE(dev_find(&dev, variant));
+	ASSERT_TRUE(dev_find(&dev, kind ? kind : "pci"));
 	dev.fd = dev_open(&dev, O_RDWR);
 	ASSERT_GE(dev.fd, 0);
 	mem = map(dev.fd, 0, dev.size, PROT_READ | PROT_WRITE);
 	turn = (uint64_t *)mem;
 }
 
-static const char *const pci[] = { "pci", NULL };
-static const struct ktap_fixture pair = { pci, set_up };
+static const char *const once[] = { "", NULL };
+static const struct ktap_fixture pair = { once, set_up };
 
 /* The alarm of the test ends a wait for somebody who doesn't come. */
 static void wait_turn(uint64_t what)
@@ -94,6 +96,36 @@ TEST(a_dma_buf_on_one_side_is_the_memory_of_the_other, .fixture = &pair, .timeou
 		fill(p, DATA, false, 2);
 		give_turn(4);
 	}
+}
+
+/* A window of two huge pages of each side moves through the misalignments of address against offset. */
+TEST(memory_is_the_same_at_every_misalignment, .fixture = &pair, .timeout = 300)
+{
+	size_t window = 2 * pmd_size;
+	uint64_t offset = DATA;
+
+	if (left) {
+		wait_turn(4);
+		fill(mem + DATA, DATA, true, 3);
+		give_turn(5);
+		wait_turn(6);
+		expect(mem + DATA, DATA, false, 3);
+		return;
+	}
+
+	wait_turn(5);
+	for (size_t misalign = 0; misalign < pmd_size; misalign += page_size) {
+		char *p = map_at(dev.fd, offset, window, PROT_READ | PROT_WRITE, misalign);
+
+		for (size_t at = 0; at < window; at += pmd_size / 8)
+			ASSERT_EQ(value(true, 3, offset + at), word(p + at));
+		munmap(p, window);
+		offset += page_size;
+		if (offset + window > dev.size)
+			offset = DATA;
+	}
+	fill(map_at(dev.fd, DATA, dev.size - DATA, PROT_READ | PROT_WRITE, 3 * page_size), DATA, false, 3);
+	give_turn(6);
 }
 
 TEST_UNLOADS()
