@@ -196,15 +196,15 @@ static uint64_t boundary(struct worker *w, uint64_t size)
 /* Lengths: mostly short, now and then all there is */
 static uint32_t some_pages(struct worker *w, uint32_t max)
 {
-	switch (below(w, 6)) {
+	switch (below(w, 32)) {
 	case 0:
 		return max;
-	case 1:
+	case 1 ... 2:
 		return 1 + below(w, max);
-	case 2:
+	case 3 ... 8:
 		return 1;
 	default:
-		return 1 + below(w, max < 40 ? max : 40);
+		return 1 + below(w, max < 24 ? max : 24);
 	}
 }
 
@@ -715,7 +715,7 @@ static void op_write(struct worker *w)
 static void op_read_all(struct worker *w)
 {
 	uint32_t at = some_page(w);
-	uint32_t n = run_of(w, at, 600, true);
+	uint32_t n = run_of(w, at, some_pages(w, 600), true);
 	unsigned int word = below(w, 4);
 
 	WHAT(w, "read pages %u-%u", at, at + n);
@@ -1272,9 +1272,9 @@ static const struct {
 	{ "mmap", op_mmap, 140 },
 	{ "mmap absurd", op_mmap_absurd, 30 },
 	{ "mmap anywhere", op_mmap_anywhere, 20 },
-	{ "read", op_read, 160 },
-	{ "write", op_write, 200 },
-	{ "read all", op_read_all, 20 },
+	{ "read", op_read, 350 },
+	{ "write", op_write, 350 },
+	{ "read all", op_read_all, 8 },
 	{ "munmap", op_munmap, 50 },
 	{ "mprotect", op_mprotect, 40 },
 	{ "mremap shrink", op_mremap_shrink, 20 },
@@ -1285,15 +1285,15 @@ static const struct {
 	{ "remap_file_pages", op_remap_file_pages, 10 },
 	{ "copy", op_copy, 40 },
 	{ "pin", op_pin, 4 },
-	{ "getsize", op_getsize, 20 },
-	{ "seek", op_seek, 20 },
-	{ "ioctl unknown", op_ioctl_unknown, 20 },
+	{ "getsize", op_getsize, 40 },
+	{ "seek", op_seek, 40 },
+	{ "ioctl unknown", op_ioctl_unknown, 40 },
 	{ "nonsense", op_nonsense, 5 },
 	{ "create", op_create, 80 },
 	{ "buffer close", op_buffer_close, 20 },
-	{ "buffer sync", op_buffer_sync, 40 },
+	{ "buffer sync", op_buffer_sync, 60 },
 	{ "import", op_import, 12 },
-	{ "fork", op_fork, 2 },
+	{ "fork", op_fork, 1 },
 };
 
 #define NR_OPERATIONS (sizeof(operations) / sizeof(*operations))
