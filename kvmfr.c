@@ -555,9 +555,15 @@ static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
 	ret = kvmfr_dmabuf_fill_sgt(buf, &map->sgt, max);
 	if (ret)
 		goto err_unuse;
-	ret = dma_map_sgtable(map->dev, &map->sgt, dir, 0);
+
+	/*
+	 * DMA-BUFs can overlap, and DMA_API_DEBUG takes two overlapping mappings
+	 * of a device for a mistake unless they leave syncing to somebody else.
+	 */
+	ret = dma_map_sgtable(map->dev, &map->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret)
 		goto err_free_sgt;
+	dma_sync_sgtable_for_device(map->dev, &map->sgt, dir);
 
 	mutex_lock(&buf->lock);
 	list_add(&map->node, &buf->mappings);
@@ -584,7 +590,8 @@ static void kvmfr_dmabuf_unmap(struct dma_buf_attachment *attach,
 	list_del(&map->node);
 	mutex_unlock(&buf->lock);
 
-	dma_unmap_sgtable(map->dev, sgt, dir, 0);
+	dma_sync_sgtable_for_cpu(map->dev, sgt, dir);
+	dma_unmap_sgtable(map->dev, sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
 	sg_free_table(sgt);
 	kvmfr_dev_unuse(buf->kdev);
 	kfree(map);
