@@ -90,9 +90,8 @@ static void write_rule(struct finding *finding)
 {
 	const char *file = path("/etc/udev/rules.d/99-kvmfr.rules");
 
-	mend(finding, "echo %s > %s%s", quoted(RULE), quoted(file),
-	     here(" && " TRIGGER));
-	finding->file = file;
+	mend_file(finding, file, "echo %s > %s%s", quoted(RULE), quoted(file),
+		  here(" && " TRIGGER));
 }
 
 /* A node that nobody has changed is as the kernel made it. */
@@ -122,9 +121,8 @@ void check_udev(struct report *r)
 		if (owner) {
 			finding = wrong(r, "%s: '%s' is no system user, so newer systemd leaves out the whole rule",
 					file, owner);
-			mend(finding, "sed -i 's/OWNER=\"%s\"/GROUP=\"kvm\", MODE=\"0660\"/' %s%s",
-			     owner, quoted(file), here(" && " TRIGGER));
-			finding->file = file;
+			mend_file(finding, file, "sed -i 's/OWNER=\"%s\"/GROUP=\"kvm\", MODE=\"0660\"/' %s%s",
+				  owner, quoted(file), here(" && " TRIGGER));
 		} else if (!strstr(rule, "MODE") && !strstr(rule, "GROUP") &&
 			   !strstr(rule, "OWNER")) {
 			finding = wrong(r, "%s: its rule lets nobody open %s",

@@ -116,9 +116,9 @@ void check_apparmor(struct report *r)
 		    !apparmor_grants(abstraction, names[i])) {
 			finding = wrong(r, "AppArmor keeps libvirt's guests from %s; a guest sees the change at its next start",
 					names[i]);
-			mend(finding, "mkdir -p %s && echo '/dev/kvmfr[0-9]* rw,' >> %s",
-			     path("/etc/apparmor.d/local/abstractions"), local);
-			finding->file = local;
+			mend_file(finding, local, "mkdir -p %s && echo '/dev/kvmfr[0-9]* rw,' >> %s",
+				  path("/etc/apparmor.d/local/abstractions"),
+				  local);
 			return;
 		}
 	right(r, "AppArmor lets libvirt's guests use the devices");
@@ -166,6 +166,7 @@ void check_cgroup(struct report *r)
 {
 	char *conf = qemu_conf(r), *controllers, *acl;
 	const char *names[MAX_DEVICES], *missing = "";
+	const char *conf_file = libvirt_conf_path();
 	struct finding *finding;
 	int n = nodes(names);
 
@@ -188,14 +189,13 @@ void check_cgroup(struct report *r)
 
 	finding = wrong(r, "cgroup_device_acl in qemu.conf lacks %s: libvirt's guests may not open it; libvirt reads the file when it starts",
 			missing);
-	finding->file = libvirt_conf_path();
 	if (acl)
-		mend(finding, "sed -i '/^[ \t]*cgroup_device_acl[ \t]*=/ s|\\[|[ %s,|' %s%s",
-		     missing, finding->file, here(restart_libvirt()));
+		mend_file(finding, conf_file, "sed -i '/^[ \t]*cgroup_device_acl[ \t]*=/ s|\\[|[ %s,|' %s%s",
+			  missing, conf_file, here(restart_libvirt()));
 	else
-		mend(finding, "echo 'cgroup_device_acl = [ %s, %s ]' >> %s%s",
-		     default_acl(conf), missing, finding->file,
-		     here(restart_libvirt()));
+		mend_file(finding, conf_file, "echo 'cgroup_device_acl = [ %s, %s ]' >> %s%s",
+			  default_acl(conf), missing, conf_file,
+			  here(restart_libvirt()));
 }
 
 void check_selinux(struct report *r)
@@ -322,11 +322,10 @@ static void check_size(struct report *r, const char *file, const char *domain,
 	edit = text("'\\#/dev/%s([^0-9]|$)#s#(size(=|(\"|&quot;): *(\"|&quot;)?))%s#\\1%" PRIu64 "#'",
 		    dev->name, size, dev->size);
 	if (*root)
-		mend(finding, "sed -i -E %s %s", edit, quoted(file));
+		mend_file(finding, file, "sed -i -E %s %s", edit, quoted(file));
 	else
-		mend(finding, "virsh -c %s dumpxml --inactive --security-info %s | sed -E %s | virsh -c %s define /dev/stdin",
-		     uri, quoted(domain), edit, uri);
-	finding->file = file;
+		mend_file(finding, file, "virsh -c %s dumpxml --inactive --security-info %s | sed -E %s | virsh -c %s define /dev/stdin",
+			  uri, quoted(domain), edit, uri);
 }
 
 /* One argument of a domain's QEMU command line. */

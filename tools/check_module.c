@@ -238,19 +238,18 @@ void check_node(struct report *r)
 	const char *reload = module_loaded() ? here(" && " RELOAD) : "";
 	struct finding *finding;
 	struct stat st;
-	glob_t found;
 
-	if (!glob(path("/dev/kvmfr[0-9]*"), 0, NULL, &found))
-		for (size_t i = 0; i < found.gl_pathc; i++) {
-			const char *file = found.gl_pathv[i];
+	for (int i = 0; i < MAX_DEVICES; i++) {
+		const char *file = path("/dev/kvmfr%d", i);
 
-			if (stat(file, &st) || !S_ISREG(st.st_mode))
-				continue;
-			finding = wrong(r, "%s is a regular file: QEMU was started before the module was loaded and made it; shut that QEMU down",
-					file);
-			mend(finding, "rm %s%s", quoted(file), reload);
-			finding->file = file;
-		}
+		if (stat(file, &st) || !S_ISREG(st.st_mode))
+			continue;
+		finding = wrong(r, "%s is a regular file: QEMU was started before the module was loaded and made it; shut that QEMU down",
+				file);
+		/* What the guest wrote there is in nobody's interest. */
+		mend(finding, "rm %s%s", quoted(file), reload);
+		finding->anywhere = true;
+	}
 
 	for (int i = 0; i < n_devices; i++) {
 		if (devices[i].state == NODE_OK)
@@ -350,9 +349,8 @@ void check_devices(struct report *r)
 		return;
 	}
 	finding = wrong(r, "there is no device: the module was loaded without a size; 128 is for 3840x2160, 'kvmfrctl size' tells others");
-	mend(finding, "echo 'options kvmfr static_size_mb=128' >> %s%s",
-	     quoted(conf), here(" && " RELOAD));
-	finding->file = conf;
+	mend_file(finding, conf, "echo 'options kvmfr static_size_mb=128' >> %s%s",
+		  quoted(conf), here(" && " RELOAD));
 }
 
 void check_huge(struct report *r)

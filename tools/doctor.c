@@ -2,7 +2,6 @@
 /* kvmfrctl doctor: runs the checks, prints what they found, mends it. */
 #include "doctor.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,15 +44,12 @@ const char *doctor_user;
 static struct finding *report_add(struct report *r, enum verdict verdict,
 				  const char *fmt, va_list args)
 {
-	struct finding *finding;
-	char *s;
+	struct finding *finding = &r->findings[r->n];
 
-	if (r->n == sizeof(r->findings) / sizeof(*r->findings))
+	if (r->n++ == MAX_FINDINGS)
 		fail("more findings than fit");
-	if (vasprintf(&s, fmt, args) < 0)
-		fail("out of memory");
-	finding = &r->findings[r->n++];
-	*finding = (struct finding){ .verdict = verdict, .text = s };
+	*finding = (struct finding){ .verdict = verdict,
+				     .text = format(fmt, args) };
 	return finding;
 }
 
@@ -98,13 +94,21 @@ struct finding *wrong(struct report *r, const char *fmt, ...)
 void mend(struct finding *finding, const char *fmt, ...)
 {
 	va_list args;
-	char *s;
 
 	va_start(args, fmt);
-	if (vasprintf(&s, fmt, args) < 0)
-		fail("out of memory");
+	finding->command = format(fmt, args);
 	va_end(args);
-	finding->command = s;
+}
+
+void mend_file(struct finding *finding, const char *file, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	finding->command = format(fmt, args);
+	va_end(args);
+	finding->file = file;
+	finding->anywhere = true;
 }
 
 const char *here(const char *command)
@@ -178,7 +182,7 @@ static bool do_mend(const struct finding *finding, bool yes)
 {
 	int status;
 
-	if (*root && !finding->file) {
+	if (*root && !finding->anywhere) {
 		printf("        not done: this is for the running system, not for %s\n",
 		       root);
 		return false;

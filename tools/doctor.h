@@ -20,19 +20,24 @@ struct finding {
 	const char *text;
 	const char *command;	/* mends it; NULL if no command can */
 	const char *file;	/* that the command edits */
+	bool anywhere;		/* it may be done below another root */
 };
 
+#define MAX_FINDINGS	256
+
 struct report {
-	struct finding findings[128];
+	struct finding findings[MAX_FINDINGS];
 	int n;
 };
 
 void right(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void unseen(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void elsewhere(struct report *r, const char *fmt, ...) PRINTF(2, 3);
-/* What is wrong, then with mend() the command for it. */
+/* What is wrong; then with one of the others the command for it. */
 struct finding *wrong(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void mend(struct finding *finding, const char *fmt, ...) PRINTF(2, 3);
+void mend_file(struct finding *finding, const char *file, const char *fmt, ...)
+	PRINTF(3, 4);
 
 /* The devices as they are at this moment. */
 extern struct device devices[MAX_DEVICES];

@@ -8,6 +8,7 @@
 
 #define _GNU_SOURCE
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +32,7 @@ void misuse(const char *fmt, ...) PRINTF(1, 2) __attribute__((noreturn));
 void warn(const char *fmt, ...) PRINTF(1, 2);
 
 /* A new string. */
+char *format(const char *fmt, va_list args);
 char *text(const char *fmt, ...) PRINTF(1, 2);
 /* The same, below the root directory. */
 char *path(const char *fmt, ...) PRINTF(1, 2);
@@ -104,7 +106,8 @@ struct user {
 	uid_t uid;
 	const char *command;
 	bool open;		/* has a descriptor of it */
-	uint64_t mapped;	/* bytes */
+	uint64_t dmabufs;	/* bytes in DMA-BUFs it has a descriptor of */
+	uint64_t mapped;	/* bytes, through DMA-BUFs too */
 	uint64_t huge;		/* of these, in entries as large as a PMD */
 	bool huge_known;
 };

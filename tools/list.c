@@ -13,31 +13,33 @@ static const char * const node_states[] = {
 	[NODE_FOREIGN] = "foreign",
 };
 
-static void print_users(const struct device *dev)
+/* What a process has of a device, in words. */
+static const char *user_text(const struct user *user)
 {
-	struct user *users;
-	int hidden, n = users_find(dev, &users, &hidden);
+	const char *have = user->open ? "open" : "";
 
-	for (int i = 0; i < n; i++) {
-		struct user *user = &users[i];
-
-		printf("    %s (%d, %s) ", user->command, user->pid,
-		       user_name(user->uid));
-		if (!user->mapped)
-			printf("has it open\n");
-		else if (user->huge_known)
-			printf("has mapped %s, %s of that in huge pages\n",
-			       mebibytes(user->mapped), mebibytes(user->huge));
-		else
-			printf("has mapped %s, in huge pages or not: the kernel does not tell\n",
-			       mebibytes(user->mapped));
-	}
-	if (hidden)
-		printf("    %d processes of other users were not looked into: run as root to see all\n",
-		       hidden);
+	if (user->dmabufs)
+		have = text("%s%sDMA-BUFs of %s", have, *have ? ", " : "",
+			    mebibytes(user->dmabufs));
+	if (user->mapped)
+		have = text("%s%smapped %s (%s)", have, *have ? ", " : "",
+			    mebibytes(user->mapped), user->huge_known ?
+			    text("%s in huge pages", mebibytes(user->huge)) :
+			    "in huge pages or not: the kernel does not tell");
+	return have;
 }
 
-static void print_device(const struct device *dev)
+static void print_users(const struct device *dev, int *hidden)
+{
+	struct user *users;
+	int n = users_find(dev, &users, hidden);
+
+	for (int i = 0; i < n; i++)
+		printf("    %s (%d, %s): %s\n", users[i].command, users[i].pid,
+		       user_name(users[i].uid), user_text(&users[i]));
+}
+
+static void print_device(const struct device *dev, int *hidden)
 {
 	bool node = dev->state != NODE_MISSING;
 
@@ -52,7 +54,7 @@ static void print_device(const struct device *dev)
 		printf("    its node is %s: 'kvmfrctl doctor' tells how to mend that\n",
 		       node_states[dev->state]);
 	else
-		print_users(dev);
+		print_users(dev, hidden);
 }
 
 /* A JSON string; what is not ASCII is passed on as it is. */
@@ -82,10 +84,11 @@ static void json_users(const struct device *dev)
 	for (int i = 0; i < n; i++) {
 		struct user *user = &users[i];
 
-		printf("%s\n      { \"pid\": %d, \"command\": %s, \"user\": %s, \"open\": %s, \"mapped\": %" PRIu64 ", \"huge\": %s }",
+		printf("%s\n      { \"pid\": %d, \"command\": %s, \"user\": %s, \"open\": %s, \"dmabufs\": %" PRIu64 ", \"mapped\": %" PRIu64 ", \"huge\": %s }",
 		       i ? "," : "", user->pid, json(user->command),
 		       json(user_name(user->uid)),
-		       user->open ? "true" : "false", user->mapped,
+		       user->open ? "true" : "false", user->dmabufs,
+		       user->mapped,
 		       user->huge_known ? text("%" PRIu64, user->huge) : "null");
 	}
 	printf("%s],\n    \"processes_not_seen\": %d\n", n ? "\n    " : "",
@@ -123,7 +126,7 @@ int cmd_list(int argc, char **argv)
 	};
 	struct device devices[MAX_DEVICES];
 	bool as_json = false;
-	int n;
+	int n, hidden = 0;
 
 	while (option_next(argc, argv, options) != -1)
 		as_json = true;
@@ -150,6 +153,9 @@ int cmd_list(int argc, char **argv)
 	printf("%-12s %-7s %-9s %-9s %-13s %-14s %s\n", "NODE", "TYPE", "SIZE",
 	       "HUGE", "PCI", "OWNER:GROUP", "MODE");
 	for (int i = 0; i < n; i++)
-		print_device(&devices[i]);
+		print_device(&devices[i], &hidden);
+	if (hidden)
+		warn("list: %d processes of other users were not looked into: run as root to see all",
+		     hidden);
 	return 0;
 }

@@ -11,9 +11,37 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+/* The files of one process whose mappings are the device's. */
+struct files {
+	struct { dev_t fs; ino_t inode; } dmabuf[64];
+	int n;
+};
+
+static void add_dmabuf(const struct device *dev, pid_t pid, const char *fd,
+		       const struct stat *st, struct files *files,
+		       struct user *user)
+{
+	char *info = file_read(path("/proc/%d/fdinfo/%s", pid, fd), NULL);
+	const char *size = info ? strstr(info, "size:") : NULL;
+	const char *name = info ? strstr(info, "exp_name:") : NULL;
+	char exporter[32];
+
+	if (!name || sscanf(name, "exp_name: %31s", exporter) != 1 ||
+	    strcmp(exporter, dev->name))
+		return;
+	for (int i = 0; i < files->n; i++)
+		if (files->dmabuf[i].inode == st->st_ino)
+			return;		/* a second descriptor of it */
+	user->dmabufs += size ? strtoull(size + strlen("size:"), NULL, 10) : 0;
+	if (files->n < 64) {
+		files->dmabuf[files->n].fs = st->st_dev;
+		files->dmabuf[files->n++].inode = st->st_ino;
+	}
+}
+
 /* False if the process may not be looked into. */
 static bool look_for_descriptors(const struct device *dev, pid_t pid,
-				 struct user *user)
+				 struct files *files, struct user *user)
 {
 	DIR *dir = opendir(path("/proc/%d/fd", pid));
 	struct dirent *entry;
@@ -21,71 +49,86 @@ static bool look_for_descriptors(const struct device *dev, pid_t pid,
 
 	if (!dir)
 		return errno == ENOENT;
-	while (!user->open && (entry = readdir(dir))) {
+	while ((entry = readdir(dir))) {
 		if (*entry->d_name == '.' ||
 		    fstatat(dirfd(dir), entry->d_name, &st, 0))
 			continue;
-		user->open = S_ISCHR(st.st_mode) && st.st_rdev == dev->number;
+		if (S_ISCHR(st.st_mode))
+			user->open |= st.st_rdev == dev->number;
+		else if (S_ISREG(st.st_mode))
+			add_dmabuf(dev, pid, entry->d_name, &st, files, user);
 	}
 	closedir(dir);
 	return true;
 }
 
 /*
- * A mapping, of the device or of a DMA-BUF of it, is one of the node's file:
- * the node in /dev, or one of that name in a container. A regular file in the
- * node's place has the name too, but is not the device.
+ * A mapping of the device is one of the node's file: the node in /dev, or one
+ * of that name in a container. A regular file in the node's place has the name
+ * too, but is not the device.
  */
-static bool is_mapping(const struct device *dev, dev_t fs, uint64_t inode,
-		       const char *line)
+static bool is_mapping(const struct device *dev, const struct files *files,
+		       dev_t fs, ino_t inode, const char *line)
 {
 	const char *slash = strrchr(line, '/');
 
+	for (int i = 0; i < files->n; i++)
+		if (inode == files->dmabuf[i].inode &&
+		    fs == files->dmabuf[i].fs)
+			return true;
 	if (dev->state != NODE_MISSING && inode == dev->st.st_ino &&
 	    fs == dev->st.st_dev)
 		return dev->state == NODE_OK;
 	return slash && !strcmp(slash + 1, dev->name);
 }
 
-static bool look_for_mappings(const struct device *dev, pid_t pid,
-			      struct user *user)
+/*
+ * Goes through maps or smaps, which has the lines of maps with what is known
+ * of each mapping below it. False if the process may not be looked into.
+ */
+static bool look_for_mappings(const struct device *dev, const char *file,
+			      const struct files *files, struct user *user)
 {
-	/* smaps looks at every page table entry: only where it is needed. */
-	static const char * const files[] = { "maps", "smaps" };
-	unsigned int major, minor;
+	char *line = file_read(path("/proc/%d/%s", user->pid, file), NULL);
 	uint64_t start, end, inode, kib;
-	char *line, *next;
+	unsigned int major, minor;
+	bool inside = false;
+	char *next;
 
-	for (int i = 0; i < 2; i++) {
-		bool inside = false;
+	if (!line)
+		return errno == ENOENT || errno == ESRCH;
 
-		line = file_read(path("/proc/%d/%s", pid, files[i]), NULL);
-		if (!line)
-			return errno == ENOENT || errno == ESRCH;
-
-		user->mapped = 0;
-		for (; line && *line; line = next) {
-			next = strchr(line, '\n');
-			if (next)
-				*next++ = 0;
-			if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*x %x:%x %" SCNu64,
-				   &start, &end, &major, &minor, &inode) == 5) {
-				inside = is_mapping(dev, makedev(major, minor),
-						    inode, line);
-				if (inside)
-					user->mapped += end - start;
-			} else if (inside && sscanf(line, "FilePmdMapped: %" SCNu64, &kib) == 1) {
-				user->huge += kib * 1024;
-				user->huge_known = true;
-			}
+	user->mapped = 0;
+	for (; line && *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = 0;
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*x %x:%x %" SCNu64,
+			   &start, &end, &major, &minor, &inode) == 5) {
+			inside = is_mapping(dev, files, makedev(major, minor),
+					    inode, line);
+			if (inside)
+				user->mapped += end - start;
+		} else if (inside && sscanf(line, "FilePmdMapped: %" SCNu64,
+					    &kib) == 1) {
+			user->huge += kib * 1024;
+			/* The kernel counts no entries for a device's pages. */
+			user->huge_known = !*dev->pci;
 		}
-		if (!user->mapped)
-			return true;
 	}
-	/* The kernel does not count entries that map a device's own memory. */
-	if (*dev->pci)
-		user->huge_known = false;
 	return true;
+}
+
+static bool look_into(const struct device *dev, struct user *user)
+{
+	struct files files = { .n = 0 };
+
+	if (!look_for_descriptors(dev, user->pid, &files, user) ||
+	    !look_for_mappings(dev, "maps", &files, user))
+		return false;
+	/* It looks at every page table entry: only where it is needed. */
+	return !user->mapped ||
+	       look_for_mappings(dev, "smaps", &files, user);
 }
 
 /* Kernel threads and what is left of dead processes have no arguments. */
@@ -114,11 +157,9 @@ int users_find(const struct device *dev, struct user **users, int *hidden)
 
 		if (!isdigit(*entry->d_name))
 			continue;
-		if ((!look_for_descriptors(dev, user.pid, &user) ||
-		     !look_for_mappings(dev, user.pid, &user)) &&
-		    has_memory(user.pid))
+		if (!look_into(dev, &user) && has_memory(user.pid))
 			++*hidden;
-		if (!user.open && !user.mapped)
+		if (!user.open && !user.mapped && !user.dmabufs)
 			continue;
 
 		if (!stat(path("/proc/%d", user.pid), &st))

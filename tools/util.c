@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +47,7 @@ void warn(const char *fmt, ...)
 	va_end(args);
 }
 
-static char *format(const char *fmt, va_list args)
+char *format(const char *fmt, va_list args)
 {
 	char *s;
 
