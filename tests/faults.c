@@ -1,0 +1,624 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Every allocation that an operation makes fails once: the first, then the second, and so on, until the operation
+ * comes to its end untouched (/proc/thread-self/fail-nth; besides kmalloc and pages, also copies from and to user
+ * space fail). Each time the operation either reports an error and leaves nothing behind, or it did without what
+ * failed and what it made works entirely. The next try, undisturbed, works. For kernels with fault injection.
+ */
+#include <sys/resource.h>
+#include <sys/sysmacros.h>
+
+#include "kvmfr_test.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+
+struct operation {
+	int (*run)(void);		/* 0 or an errno */
+	void (*works)(void);		/* what it made is complete */
+	void (*undo)(void);
+	void (*nothing)(void);		/* nothing is left of it */
+	const int *errors;		/* that it may give; ends with 0 */
+};
+
+static const int no_memory[] = { ENOMEM, EFAULT, 0 };
+
+/* --- failing --- */
+
+static int nth = -1;
+
+static void need_fault_injection(void)
+{
+	static const char *const knobs[][2] = {
+		{ "failslab/ignore-gfp-wait", "N" }, { "failslab/cache-filter", "N" }, { "failslab/verbose", "0" },
+		{ "fail_page_alloc/ignore-gfp-wait", "N" }, { "fail_page_alloc/ignore-gfp-highmem", "N" },
+		{ "fail_page_alloc/min-order", "0" }, { "fail_page_alloc/verbose", "0" },
+		{ "fail_usercopy/verbose", "0" },
+	};
+	char path[64];
+
+	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (nth < 0)
+		SKIP("this kernel has no fault injection (CONFIG_FAULT_INJECTION)");
+	for (unsigned int i = 0; i < sizeof(knobs) / sizeof(knobs[0]); i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s", knobs[i][0]);
+		ASSERT_EQ(0, write_file(path, knobs[i][1]));
+	}
+}
+
+static void arm(unsigned int n)
+{
+	char text[16];
+	int length = snprintf(text, sizeof(text), "%u", n);
+
+	ASSERT_EQ(length, pwrite(nth, text, length, 0));
+}
+
+/* Whether something failed since arm() */
+static bool disarm(void)
+{
+	char text[16] = "";
+
+	/* Reading is a copy to user space that may be the one to fail, writing one that may fail instead. */
+	if (pread(nth, text, sizeof(text) - 1, 0) < 0)
+		ASSERT_EQ(EFAULT, errno);
+	while (pwrite(nth, "0", 1, 0) < 0)
+		ASSERT_EQ(EFAULT, errno);
+	return !strcmp(text, "0\n");
+}
+
+static bool is_one_of(int error, const int *errors)
+{
+	while (*errors && *errors != error)
+		errors++;
+	return *errors;
+}
+
+static void sweep(const struct operation *op)
+{
+	unsigned int points = 0, refused = 0;
+	int error;
+
+	ASSERT_EQ(0, op->run());	/* what is allocated once for ever, is now */
+	op->works();
+	op->undo();
+	op->nothing();
+
+	for (unsigned int n = 1;; n++) {
+		bool failed;
+
+		arm(n);
+		error = op->run();
+		failed = disarm();
+		if (error) {
+			if (!failed || !is_one_of(error, op->errors))
+				FAIL("with allocation %u failing: %s", n, ktap_errno(error));
+			refused++;
+		} else {
+			op->works();
+			op->undo();
+		}
+		op->nothing();
+		if (ktap_failed)
+			FAIL("that was with allocation %u failing, which gave %s", n, ktap_errno(error));
+		if (!failed)
+			break;
+		points++;
+
+		error = op->run();
+		if (error)
+			FAIL("after allocation %u failed, another try: %s", n, ktap_errno(error));
+		op->works();
+		op->undo();
+		if (ktap_failed)
+			FAIL("that was another try, after allocation %u had failed", n);
+	}
+	ASSERT_LE(1, points);
+	ktap_note("fault points: %u, an error from %u of them", points, refused);
+}
+
+/* --- loading --- */
+
+static uint64_t free_before;
+
+static int load_run(void)
+{
+	free_before = meminfo("MemFree");
+	return module_load("kvmfr", "static_size_mb=16,7");
+}
+
+/* A node that does not depend on what else there is: the kernel's own may be missing when memory is short. */
+static int open_by_number(struct kvmfr_dev *d, int flags)
+{
+	unsigned int major, minor;
+	char path[64], text[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/kvmfr/%s/dev", d->name);
+	ASSERT_TRUE(read_file(path, text, sizeof(text)));
+	ASSERT_EQ(2, sscanf(text, "%u:%u", &major, &minor));
+	unlink("/tmp/node");
+	ASSERT_OK(mknod("/tmp/node", S_IFCHR | 0600, makedev(major, minor)));
+	fd = open("/tmp/node", flags | O_CLOEXEC);
+	ASSERT_OK(fd);
+	return fd;
+}
+
+static void check_mapping(int fd, uint64_t size)
+{
+	char *p = map(fd, 0, size, RW);
+
+	stamp(p, 0, size);
+	EXPECT_EQ(-1, unstamped(p, 0, size));
+	munmap(p, size);
+}
+
+/* All that can be done with a device can be done with this one. */
+static void check_device(const char *name, uint64_t size, bool paged)
+{
+	struct kvmfr_dev d;
+	int buf;
+
+	ASSERT_TRUE(dev_read(&d, name));
+	EXPECT_EQ(size, d.size);
+	d.fd = open_by_number(&d, O_RDWR);
+	EXPECT_EQ(size, lseek(d.fd, 0, SEEK_END));
+	check_mapping(d.fd, size);
+	if (paged) {
+		buf = dmabuf(d.fd, 0, size);
+		check_mapping(buf, size);
+		close(buf);
+	}
+	close(d.fd);
+}
+
+static void load_works(void)
+{
+	EXPECT_EQ(2, dev_count());
+	check_device("kvmfr0", 16 << 20, true);
+	check_device("kvmfr1", 7 << 20, true);
+}
+
+static void load_undo(void)
+{
+	ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
+}
+
+static bool file_has(const char *path, const char *what)
+{
+	FILE *file = fopen(path, "re");
+	char line[256];
+	bool has = false;
+
+	while (file && fgets(line, sizeof(line), file))
+		has = has || strstr(line, what);
+	if (file)
+		fclose(file);
+	return has;
+}
+
+static void load_nothing(void)
+{
+	EXPECT_TRUE(!module_loaded("kvmfr"));
+	EXPECT_ERRNO(ENOENT, access("/sys/class/kvmfr", F_OK));
+	EXPECT_ERRNO(ENOENT, access("/sys/bus/pci/drivers/kvmfr", F_OK));
+	EXPECT_ERRNO(ENOENT, access("/dev/kvmfr0", F_OK));
+	EXPECT_TRUE(!file_has("/proc/devices", "kvmfr"));
+	EXPECT_TRUE(!file_has("/proc/iomem", "kvmfr"));
+	/* Not even the smaller device; the rest are caches, lists of free pages and what KASAN keeps for a while. */
+	EXPECT_LE(free_before, meminfo("MemFree") + (6 << 20));
+}
+
+/* The loader of modules itself has more to say: a symbol or a name that it could not copy. */
+static const int load_errors[] = { ENOMEM, EFAULT, ENOENT, ENOEXEC, EINVAL, EINTR, 0 };
+
+TEST(load_survives_every_failing_allocation, .timeout = 1800)
+{
+	const struct operation load = { load_run, load_works, load_undo, load_nothing, load_errors };
+
+	need_fault_injection();
+	if (module_loaded("kvmfr"))
+		ASSERT_EQ(0, module_unload("kvmfr"));
+	/* PCI devices have their own turn below. */
+	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "0"));
+	sweep(&load);
+}
+
+/* --- probing --- */
+
+static char slot[32];
+static bool slot_paged;
+static uint64_t slot_size;
+
+static int bind_run(void)
+{
+	return pci_driver("bind", slot);
+}
+
+static void bind_works(void)
+{
+	char path[128], name[32];
+
+	for (int i = 0; i < 64; i++) {
+		snprintf(name, sizeof(name), "kvmfr%d", i);
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/kvmfr/%s", slot, name);
+		if (!access(path, F_OK)) {
+			check_device(name, slot_size, slot_paged);
+			return;
+		}
+	}
+	FAIL("bound, and no device");
+}
+
+static void bind_undo(void)
+{
+	ASSERT_EQ(0, pci_driver("unbind", slot));
+}
+
+static void bind_nothing(void)
+{
+	char path[96];
+
+	EXPECT_EQ(1, dev_count());	/* the static one */
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", slot);
+	EXPECT_ERRNO(ENOENT, access(path, F_OK));
+	EXPECT_TRUE(!file_has("/proc/iomem", "kvmfr"));
+}
+
+/* Without memory for it, a region of addresses is "busy". */
+static const int bind_errors[] = { ENOMEM, EFAULT, EBUSY, 0 };
+
+static void sweep_bind(const char *kind)
+{
+	const struct operation bind = { bind_run, bind_works, bind_undo, bind_nothing, bind_errors };
+	struct kvmfr_dev d;
+
+	need_fault_injection();
+	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "1"));
+	load_kvmfr("static_size_mb=1");
+	if (!dev_find(&d, kind))
+		SKIP("this machine has no IVSHMEM device for it");
+	strcpy(slot, d.slot);
+	slot_paged = d.paged;
+	slot_size = d.size;
+	/* Others must not be mistaken for what is left of this one. */
+	for (int i = 1; i < 64; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "kvmfr%d", i);
+		if (dev_read(&d, name) && d.slot[0])
+			ASSERT_EQ(0, pci_driver("unbind", d.slot));
+	}
+	sweep(&bind);
+}
+
+TEST(probe_survives_every_failing_allocation, .timeout = 1200)
+{
+	sweep_bind("pci");
+}
+
+TEST(probe_without_struct_pages_survives_every_failing_allocation, .timeout = 1200)
+{
+	sweep_bind("pfn");
+}
+
+/* --- files, mappings and DMA-BUFs, of one device --- */
+
+static char node[64];
+static int fd, buf, imp;
+static char *mapping;
+static uint64_t length;
+static long refs;
+static unsigned int exported;
+
+static unsigned int count_fds(void)
+{
+	unsigned int n = 0;
+
+	for (int i = 0; i < 64; i++)
+		n += fcntl(i, F_GETFD) >= 0;
+	return n;
+}
+
+/* DMA-BUFs that the kernel knows of; they are freed a moment after the last close(). */
+static unsigned int count_dmabufs(void)
+{
+	FILE *file = fopen("/sys/kernel/debug/dma_buf/bufinfo", "re");
+	unsigned int n = 0;
+	char line[256];
+
+	ASSERT_TRUE(file);
+	while (fgets(line, sizeof(line), file))
+		n += !!strstr(line, "kvmfr");
+	fclose(file);
+	return n;
+}
+
+static unsigned int fds;
+
+static void set_base(void)
+{
+	fds = count_fds();
+	exported = count_dmabufs();
+	refs = module_refs("kvmfr");
+}
+
+static void base_holds(void)
+{
+	EXPECT_EQ(fds, count_fds());
+	EXPECT_TRUE(WAIT_FOR(count_dmabufs() == exported));
+	EXPECT_TRUE(WAIT_FOR(module_refs("kvmfr") == refs));
+}
+
+static void setup(const char *kind)
+{
+	need_fault_injection();
+	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "1"));
+	load_kvmfr("static_size_mb=3");
+	if (!dev_find(&dev, kind))
+		SKIP("this machine has no IVSHMEM device for it");
+	snprintf(node, sizeof(node), "/dev/%s", dev.name);
+	length = dev.size - page_size;
+	fd = open(node, O_RDWR | O_CLOEXEC);
+	ASSERT_OK(fd);
+}
+
+static const char *const any_kind[] = { "static", "pci", "pfn", NULL };
+static const char *const paged_kind[] = { "static", "pci", NULL };
+static const struct ktap_fixture any = { any_kind, setup };
+static const struct ktap_fixture paged = { paged_kind, setup };
+
+#define ANY(name) TEST(name, .fixture = &any, .timeout = 600)
+#define PAGED(name) TEST(name, .fixture = &paged, .timeout = 600)
+
+static int opened;
+
+static int open_run(void)
+{
+	opened = open(node, O_RDWR | O_CLOEXEC);
+	return opened < 0 ? errno : 0;
+}
+
+static void open_works(void)
+{
+	check_mapping(opened, page_size);
+}
+
+static void open_undo(void)
+{
+	ASSERT_OK(close(opened));
+}
+
+ANY(open_survives_every_failing_allocation)
+{
+	const struct operation op = { open_run, open_works, open_undo, base_holds, no_memory };
+
+	set_base();
+	sweep(&op);
+}
+
+/* Misaligned, so that there are as many page tables as can be, and nothing that they share with another. */
+static int mapped_fd;
+
+static int mmap_run(void)
+{
+	mapping = mmap(reserve(length, page_size), length, RW, MAP_SHARED | MAP_FIXED, mapped_fd, 0);
+	return mapping == MAP_FAILED ? errno : 0;
+}
+
+static void mapping_works(void)
+{
+	stamp(mapping, 0, length);
+	EXPECT_EQ(-1, unstamped(mapping, 0, length));
+}
+
+static void mmap_undo(void)
+{
+	munmap(mapping, length);
+}
+
+static void sweep_mmap(int of)
+{
+	const struct operation op = { mmap_run, mapping_works, mmap_undo, base_holds, no_memory };
+
+	mapped_fd = of;
+	set_base();
+	sweep(&op);
+}
+
+ANY(mmap_survives_every_failing_allocation)
+{
+	sweep_mmap(fd);
+}
+
+PAGED(mmap_of_a_dmabuf_survives_every_failing_allocation)
+{
+	sweep_mmap(dmabuf(fd, page_size, length));
+}
+
+/* Faults: once as an error that is told, once as one that the processor has to have another try at */
+static bool by_touching;
+
+static int fault_run(void)
+{
+	if (!by_touching)
+		return madvise(mapping, length, MADV_POPULATE_WRITE) ? errno : 0;
+	for (uint64_t i = 0; i < length; i += page_size)
+		if (probe_write(mapping + i))
+			return EFAULT;
+	return 0;
+}
+
+/* Without page tables again: at addresses that nothing was at, one huge page further on each time */
+static void fault_undo(void)
+{
+	static char *space;
+	static uint64_t used;
+	const uint64_t all = 512 * pmd_size;
+
+	if (!space || used + length + 2 * pmd_size > all) {
+		space = reserve(all, 0);
+		used = 0;
+	}
+	if (mapping)
+		munmap(mapping, length);
+	mapping = mmap(space + used, length, RW, MAP_SHARED | MAP_FIXED, mapped_fd, 0);
+	ASSERT_OK(mapping);
+	used += (length + 2 * pmd_size - 1) / pmd_size * pmd_size;
+}
+
+static void sweep_fault(void)
+{
+	const struct operation op = { fault_run, mapping_works, fault_undo, fault_undo, no_memory };
+
+	mapped_fd = fd;
+	mapping = NULL;
+	fault_undo();
+	sweep(&op);
+}
+
+PAGED(populating_survives_every_failing_allocation)
+{
+	by_touching = false;
+	sweep_fault();
+}
+
+ANY(faults_survive_every_failing_allocation)
+{
+	by_touching = true;
+	sweep_fault();
+}
+
+static int create_run(void)
+{
+	buf = dmabuf_try(fd, KVMFR_DMABUF_FLAG_CLOEXEC, page_size, length);
+	return buf < 0 ? errno : 0;
+}
+
+static void create_works(void)
+{
+	check_mapping(buf, length);
+}
+
+static void create_undo(void)
+{
+	ASSERT_OK(close(buf));
+}
+
+PAGED(dmabuf_create_survives_every_failing_allocation)
+{
+	const struct operation op = { create_run, create_works, create_undo, base_holds, no_memory };
+
+	set_base();
+	sweep(&op);
+}
+
+/* --- importers --- */
+
+static void nothing_here(void)
+{
+}
+
+static void setup_import(void)
+{
+	char *all = map(fd, 0, dev.size, RW);
+
+	stamp(all, 0, dev.size);
+	buf = dmabuf(fd, page_size, length);
+	imp = importer();
+}
+
+static void check_import(uint32_t via)
+{
+	char *copy = malloc(length);
+
+	memset(copy, 0xaa, length);
+	EXPECT_EQ(0, import_io(imp, via, false, 0, copy, length));
+	EXPECT_EQ(-1, unstamped(copy, page_size, length));
+	free(copy);
+}
+
+static int attach_run(void)
+{
+	return import(imp, buf, 0);
+}
+
+static void attach_works(void)
+{
+	ASSERT_EQ(0, import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
+	check_import(KVMFR_IMPORTER_VIA_SG);
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_UNMAP));
+}
+
+static void attach_undo(void)
+{
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_DETACH));
+}
+
+static void attach_nothing(void)
+{
+	EXPECT_ERRNO(ENOENT, ioctl(imp, KVMFR_IMPORTER_DETACH));
+}
+
+PAGED(attach_survives_every_failing_allocation)
+{
+	const struct operation op = { attach_run, attach_works, attach_undo, attach_nothing, no_memory };
+
+	setup_import();
+	sweep(&op);
+}
+
+/* 64 KiB a segment: the table of the scatter list has several parts. */
+static int map_run(void)
+{
+	return import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, NULL);
+}
+
+static void map_works(void)
+{
+	check_import(KVMFR_IMPORTER_VIA_SG);
+}
+
+static void map_undo(void)
+{
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_UNMAP));
+}
+
+static void map_nothing(void)
+{
+	EXPECT_ERRNO(ENOENT, ioctl(imp, KVMFR_IMPORTER_UNMAP));
+}
+
+PAGED(dma_map_survives_every_failing_allocation)
+{
+	const struct operation op = { map_run, map_works, map_undo, map_nothing, no_memory };
+
+	setup_import();
+	ASSERT_EQ(0, import(imp, buf, page_size));
+	sweep(&op);
+}
+
+static int vmap_run(void)
+{
+	return ioctl(imp, KVMFR_IMPORTER_VMAP) ? errno : 0;
+}
+
+static void vmap_works(void)
+{
+	check_import(KVMFR_IMPORTER_VIA_VMAP);
+}
+
+static void vmap_undo(void)
+{
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_VUNMAP));
+}
+
+PAGED(vmap_survives_every_failing_allocation)
+{
+	const struct operation op = { vmap_run, vmap_works, vmap_undo, nothing_here, no_memory };
+
+	setup_import();
+	ASSERT_EQ(0, import(imp, buf, 0));
+	sweep(&op);
+}
+
+TEST_UNLOADS()
