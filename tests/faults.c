@@ -196,6 +196,14 @@ static bool file_has(const char *path, const char *what)
 	return has;
 }
 
+/* What the CPUs keep for themselves goes back to where all see it. */
+static bool drain(void)
+{
+	write_file("/proc/sys/vm/drop_caches", "3");
+	write_file("/proc/sys/vm/compact_memory", "1");
+	return false;
+}
+
 static void load_nothing(void)
 {
 	EXPECT_TRUE(!module_loaded("kvmfr"));
@@ -204,8 +212,9 @@ static void load_nothing(void)
 	EXPECT_ERRNO(ENOENT, access("/dev/kvmfr0", F_OK));
 	EXPECT_TRUE(!file_has("/proc/devices", "kvmfr"));
 	EXPECT_TRUE(!file_has("/proc/iomem", "kvmfr"));
-	/* Not even the smaller device; the rest are caches, lists of free pages and what KASAN keeps for a while. */
-	EXPECT_LE(free_before, meminfo("MemFree") + (6 << 20));
+	/* Not even the smaller device: less than that is in caches and in what KASAN keeps for a while. */
+	if (!WAIT_FOR(free_before <= meminfo("MemFree") + (6 << 20) || drain()))
+		EXPECT_LE(free_before, meminfo("MemFree") + (6 << 20));
 }
 
 /* The loader of modules itself has more to say: a symbol or a name that it could not copy. */
@@ -227,6 +236,7 @@ TEST(load_survives_every_failing_allocation, .timeout = 1800)
 
 static char slot[32];
 static bool slot_paged;
+static unsigned int others;
 static uint64_t slot_size;
 
 static int bind_run(void)
@@ -258,7 +268,7 @@ static void bind_nothing(void)
 {
 	char path[96];
 
-	EXPECT_EQ(1, dev_count());	/* the static one */
+	EXPECT_EQ(others, dev_count());
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", slot);
 	EXPECT_ERRNO(ENOENT, access(path, F_OK));
 	EXPECT_TRUE(!file_has("/proc/iomem", "kvmfr"));
@@ -270,24 +280,26 @@ static const int bind_errors[] = { ENOMEM, EFAULT, EBUSY, 0 };
 static void sweep_bind(const char *kind)
 {
 	const struct operation bind = { bind_run, bind_works, bind_undo, bind_nothing, bind_errors };
-	struct kvmfr_dev d;
+	struct kvmfr_dev d, neighbour;
+	char name[32];
 
 	need_fault_injection();
 	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "1"));
 	load_kvmfr("static_size_mb=1");
 	if (!dev_find(&d, kind))
 		SKIP("this machine has no IVSHMEM device for it");
+	/*
+	 * x86 itself does not survive it when memory for the page tables of the kernel's own mapping is short
+	 * (phys_pud_init() does not look at what alloc_low_pages() gives). A device nearby keeps that table.
+	 */
+	snprintf(name, sizeof(name), "kvmfr%d", atoi(d.name + strlen("kvmfr")) + 1);
+	if (d.paged && (!dev_read(&neighbour, name) || !neighbour.paged))
+		SKIP("it takes a second IVSHMEM device of 2 MiB or more beside the first, to keep a page table");
 	strcpy(slot, d.slot);
 	slot_paged = d.paged;
 	slot_size = d.size;
-	/* Others must not be mistaken for what is left of this one. */
-	for (int i = 1; i < 64; i++) {
-		char name[32];
-
-		snprintf(name, sizeof(name), "kvmfr%d", i);
-		if (dev_read(&d, name) && d.slot[0])
-			ASSERT_EQ(0, pci_driver("unbind", d.slot));
-	}
+	ASSERT_EQ(0, pci_driver("unbind", slot));
+	others = dev_count();
 	sweep(&bind);
 }
 

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The same for a long time: devices that are unplugged while they are in use, a module that is loaded and unloaded
+ * with users around. What is compared before and after is the kernel's memory: something that is lost each time
+ * adds up to more than what the kernel's own caches vary by.
+ *
+ *	soak [UNPLUGS=N] [LOADS=N]	how many times (100 and 20)
+ */
+#include <dirent.h>
+#include <limits.h>
+#include <linux/membarrier.h>
+#include <stdatomic.h>
+
+#include "kvmfr_test.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+#define USERS 3
+#define WARM_UP 10
+
+static unsigned int times(const char *what, unsigned int otherwise)
+{
+	const char *text = getenv(what);
+
+	return text ? strtoul(text, NULL, 0) : otherwise;
+}
+
+/* --- what the kernel has in use --- */
+
+#define MAX_CACHES 512
+
+struct cache {
+	char name[64];
+	unsigned long objects;
+	unsigned long per_slab;
+};
+
+
+struct memory {
+	uint64_t free;
+	struct cache cache[MAX_CACHES];
+	unsigned int caches;
+};
+
+/* Nothing hidden: in caches, on lists of a CPU, or waiting for the end of a grace period */
+static void settle(void)
+{
+	char path[PATH_MAX];
+	struct dirent *entry;
+	DIR *dir;
+
+	sync();
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	write_file("/proc/sys/vm/drop_caches", "3");
+	dir = opendir("/sys/kernel/slab");
+	while (dir && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/sys/kernel/slab/%s/shrink", entry->d_name);
+		write_file(path, "1");
+	}
+	if (dir)
+		closedir(dir);
+	write_file("/proc/sys/vm/compact_memory", "1");
+}
+
+static void measure(struct memory *now)
+{
+	FILE *file = fopen("/proc/slabinfo", "re");
+	char line[512];
+
+	settle();
+	now->caches = 0;
+	while (file && now->caches < MAX_CACHES && fgets(line, sizeof(line), file)) {
+		struct cache *cache = &now->cache[now->caches];
+
+		if (line[0] != '#' && sscanf(line, "%63s %lu %*u %*u %lu", cache->name, &cache->objects,
+					     &cache->per_slab) == 3)
+			now->caches++;
+	}
+	if (file)
+		fclose(file);
+	ASSERT_LE(20, now->caches);
+	now->free = meminfo("MemFree");
+}
+
+static const char *grown_name;
+static long grown_by;
+
+/*
+ * How many objects the worst cache has more than one lost each time would leave room for. A slab that a CPU works
+ * on counts as full.
+ */
+static long grown(const struct memory *before, const struct memory *now, unsigned int cycles)
+{
+	long worst = -1, most = LONG_MIN;
+
+	for (unsigned int i = 0; i < now->caches; i++) {
+		for (unsigned int j = 0; j < before->caches; j++) {
+			long allowed = now->cache[i].per_slab * sysconf(_SC_NPROCESSORS_ONLN);
+			long more = now->cache[i].objects - before->cache[j].objects;
+
+			if (strcmp(now->cache[i].name, before->cache[j].name))
+				continue;
+			if (allowed < cycles / 2)
+				allowed = cycles / 2;
+			if (more - allowed > most) {
+				most = more - allowed;
+				worst = i;
+				grown_by = more;
+			}
+		}
+	}
+	grown_name = now->cache[worst].name;
+	return most;
+}
+
+static void same_as(const struct memory *before, unsigned int cycles)
+{
+	static struct memory now;
+	/* One page lost each time is more than this, if there are many. */
+	uint64_t allowed = cycles * page_size * 3 / 4;
+
+	if (allowed < 3 << 20)
+		allowed = 3 << 20;
+	if (!WAIT_FOR((measure(&now), grown(before, &now, cycles) <= 0 && before->free <= now.free + allowed)))
+		ktap_note("it does not become less");
+	ktap_note("free memory before and after: %" PRIu64 " and %" PRIu64 " KiB; the slab that grew most: %s, by %ld",
+		  before->free >> 10, now.free >> 10, grown_name, grown_by);
+	EXPECT_LE(before->free, now.free + allowed);
+	EXPECT_LE(grown(before, &now, cycles), 0);
+}
+
+/* --- users --- */
+
+struct shared {
+	atomic_uint busy[USERS];	/* how many times this one has had everything in use */
+	atomic_bool quit, hold;
+};
+
+static struct shared *shared;
+static pid_t users[USERS];
+
+static struct shared *share(void)
+{
+	return mmap(NULL, sizeof(struct shared), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+/* Everything a user does with a device, until it is gone or not to be held any more */
+static void use_once(const char *path, bool paged, uint64_t size, atomic_uint *busy)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC), buf = -1;
+	char *p = MAP_FAILED, *q = MAP_FAILED;
+	bool counted = false;
+	int sig = 0;
+
+	if (fd < 0) {
+		usleep(500);
+		return;
+	}
+	p = mmap(NULL, size, RW, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		goto out;
+	if (paged) {
+		buf = dmabuf_try(fd, KVMFR_DMABUF_FLAG_CLOEXEC, page_size, size - page_size);
+		if (buf < 0)
+			goto out;
+		q = mmap(NULL, size - page_size, RW, MAP_SHARED, buf, 0);
+		if (q == MAP_FAILED)
+			goto out;
+	}
+	while (!sig && !(counted && !atomic_load(&shared->hold))) {
+		for (uint64_t i = 0; !sig && i < size - page_size; i += 7 * page_size) {
+			sig = probe_write(p + i);
+			if (!sig && q != MAP_FAILED)
+				sig = probe_write(q + i);
+		}
+		if (!sig && !counted)
+			atomic_fetch_add(busy, 1);
+		counted = true;
+	}
+	if (sig) {
+		EXPECT_EQ(SIGBUS, sig);
+		EXPECT_ERRNO(ENODEV, ioctl(fd, KVMFR_DMABUF_GETSIZE));
+	}
+out:
+	if (q != MAP_FAILED)
+		munmap(q, size - page_size);
+	if (p != MAP_FAILED)
+		munmap(p, size);
+	if (buf >= 0)
+		close(buf);
+	close(fd);
+}
+
+static void start_users(const struct kvmfr_dev *d)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/%s", d->name);
+	atomic_store(&shared->quit, false);
+	atomic_store(&shared->hold, true);
+	for (int i = 0; i < USERS; i++) {
+		users[i] = fork();
+		if (users[i])
+			continue;
+		while (!atomic_load(&shared->quit) && !ktap_failed)
+			use_once(path, d->paged, d->size, &shared->busy[i]);
+		_exit(ktap_failed ? KTAP_FAIL : KTAP_PASS);
+	}
+}
+
+static bool all_busy(const unsigned int *since)
+{
+	for (int i = 0; i < USERS; i++)
+		if (atomic_load(&shared->busy[i]) == since[i])
+			return false;
+	return true;
+}
+
+/* Everybody is in the midst of it. */
+static void wait_for_users(void)
+{
+	static unsigned int since[USERS];
+
+	if (!WAIT_FOR(all_busy(since)))
+		FAIL("users don't get at the device");
+	for (int i = 0; i < USERS; i++)
+		since[i] = atomic_load(&shared->busy[i]);
+}
+
+static void stop_users(void)
+{
+	atomic_store(&shared->quit, true);
+	atomic_store(&shared->hold, false);
+	for (int i = 0; i < USERS; i++)
+		EXPECT_EQ(KTAP_PASS, join(users[i]));
+}
+
+/* --- the tests --- */
+
+static void unplug_for_a_long_time(const char *kind)
+{
+	unsigned int cycles = times("UNPLUGS", 100);
+	static struct memory before;
+	struct kvmfr_dev d;
+
+	load_kvmfr("static_size_mb=2");
+	if (!dev_find(&d, kind))
+		SKIP("this machine has no IVSHMEM device for it");
+	shared = share();
+	start_users(&d);
+	for (unsigned int i = 0; i < cycles + WARM_UP; i++) {
+		if (i == WARM_UP) {
+			stop_users();
+			measure(&before);
+			start_users(&d);
+		}
+		wait_for_users();
+		ASSERT_EQ(0, pci_driver("unbind", d.slot));
+		ASSERT_EQ(0, pci_driver("bind", d.slot));
+		if (i % 100 == 99)
+			ktap_note("%u of %u", i + 1, cycles + WARM_UP);
+	}
+	stop_users();
+	ktap_note("unplug cycles: %u", cycles);
+	same_as(&before, cycles);
+}
+
+TEST(unplugging_under_load_costs_no_memory, .timeout = 1800)
+{
+	unplug_for_a_long_time("pci");
+}
+
+TEST(unplugging_under_load_costs_no_memory_without_struct_pages, .timeout = 1800)
+{
+	unplug_for_a_long_time("pfn");
+}
+
+TEST(loading_with_users_costs_no_memory, .timeout = 1800)
+{
+	unsigned int cycles = times("LOADS", 20);
+	static struct memory before;
+	struct kvmfr_dev d;
+
+	if (module_loaded("kvmfr"))
+		ASSERT_EQ(0, module_unload("kvmfr"));
+	shared = share();
+	for (unsigned int i = 0; i < cycles + WARM_UP; i++) {
+		if (i == WARM_UP)
+			measure(&before);
+		ASSERT_EQ(0, module_load("kvmfr", "static_size_mb=5,2"));
+		ASSERT_TRUE(dev_read(&d, "kvmfr0"));
+		start_users(&d);
+		wait_for_users();
+		ASSERT_EQ(EWOULDBLOCK, module_unload("kvmfr"));
+		stop_users();
+		/* The last file is let go a moment after its close(). */
+		ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
+	}
+	ktap_note("load cycles: %u", cycles);
+	same_as(&before, cycles);
+}
