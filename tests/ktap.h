@@ -115,7 +115,6 @@ static inline void ktap_fail(bool fatal)
 #define EXPECT_GE(want, seen) KTAP_COMPARE(false, want, >=, seen)
 
 #define KTAP_TRUE(fatal, what) do {						\
-	errno = 0;								\
 	if (!(what)) {								\
 		ktap_note("%s:%d: not true: %s (errno %s)", __FILE__, __LINE__, \
 			  #what, ktap_errno(errno));				\

@@ -462,6 +462,23 @@ uint64_t meminfo(const char *field)
 	return bytes;
 }
 
+uint64_t free_memory(void)
+{
+	uint64_t pages = 0, n;
+	char line[256];
+	FILE *file;
+
+	sync();
+	write_file("/proc/sys/vm/drop_caches", "3");
+	file = fopen("/proc/zoneinfo", "r");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, " nr_free_pages %" SCNu64, &n) == 1 || sscanf(line, " count: %" SCNu64, &n) == 1)
+			pages += n;
+	if (file)
+		fclose(file);
+	return pages * page_size;
+}
+
 bool kernel_is(unsigned int major, unsigned int minor)
 {
 	unsigned int have_major = 0, have_minor = 0;

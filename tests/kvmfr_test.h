@@ -112,6 +112,8 @@ extern char log_last[1024];
 /* --- the machine --- */
 
 uint64_t meminfo(const char *field);	/* bytes */
+/* In bytes and to the page: without droppable caches, and with what waits on the lists of CPUs. */
+uint64_t free_memory(void);
 bool kernel_is(unsigned int major, unsigned int minor);	/* at least this */
 int write_file(const char *path, const char *text);	/* 0 or an errno */
 bool read_file(const char *path, char *text, size_t size);

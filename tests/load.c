@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Loading and unloading: what keeps the module, what doesn't, and that nothing is left of it. */
+#include "kvmfr_test.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+
+static void load_use_unload(void)
+{
+	struct kvmfr_dev d;
+	char *p;
+	int buf;
+
+	load_kvmfr("static_size_mb=%u,1", default_mb());
+	for (unsigned int i = 0; i < dev_count(); i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "kvmfr%u", i);
+		ASSERT_TRUE(dev_read(&d, name));
+		d.fd = dev_open(&d, O_RDWR);
+		p = map(d.fd, 0, d.size, RW);
+		stamp(p, 0, d.size);
+		ASSERT_EQ(-1, unstamped(p, 0, d.size));
+		if (d.paged) {
+			buf = dmabuf(d.fd, page_size, d.size - page_size);
+			ASSERT_EQ(0, probe_read(map(buf, 0, page_size, PROT_READ)));
+		}
+	}
+}
+
+TEST(forty_times_load_and_unload_cost_no_memory, .timeout = 300)
+{
+	uint64_t before = 0, after;
+
+	if (module_loaded("kvmfr"))
+		ASSERT_EQ(0, module_unload("kvmfr"));
+	for (int i = 0; i < 43; i++) {
+		IN_CHILD(load_use_unload());
+		ASSERT_EQ(0, module_unload("kvmfr"));
+		ASSERT_TRUE(!module_loaded("kvmfr"));
+		if (i == 2)	/* what the kernel sets up once, it has set up */
+			before = free_memory();
+	}
+	after = free_memory();
+	ktap_note("free before and after: %" PRIu64 " and %" PRIu64 " KiB", before >> 10, after >> 10);
+	/* The kernel's own caches grow by a few dozen pages; what is forgotten forty times is more. */
+	EXPECT_LE(before, after + 120 * page_size);
+}
+
+/* The module is in use: unloading is refused, and what there is goes on working. */
+static void still_there(char *p)
+{
+	struct kvmfr_dev d;
+	int fd;
+
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQ(EWOULDBLOCK, module_unload("kvmfr"));
+	if (p) {
+		stamp(p, 2 * page_size, 4 * page_size);
+		EXPECT_EQ(-1, unstamped(p, 2 * page_size, 4 * page_size));
+	}
+	ASSERT_TRUE(dev_read(&d, dev.name));
+	fd = dev_open(&d, O_RDWR);
+	ASSERT_OK(fd);
+	EXPECT_EQ(d.size, lseek(fd, 0, SEEK_END));
+	if (p)
+		EXPECT_EQ(-1, unstamped(map(fd, 2 * page_size, 4 * page_size, RW), 2 * page_size, 4 * page_size));
+	if (dev.paged)
+		close(dmabuf(fd, 0, dev.size));
+	close(fd);
+}
+
+TEST_ANY(descriptor_keeps_the_module)
+{
+	still_there(NULL);
+	close(dev.fd);
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+TEST_ANY(read_only_descriptor_keeps_the_module)
+{
+	int ro = dev_open(&dev, O_RDONLY);
+
+	close(dev.fd);
+	still_there(NULL);
+	close(ro);
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+TEST_ANY(mapping_keeps_the_module)
+{
+	char *p = map(dev.fd, 2 * page_size, 4 * page_size, RW);
+
+	close(dev.fd);
+	IN_CHILD(still_there(p));
+	/* a piece of it is enough */
+	munmap(p, 2 * page_size);
+	munmap(p + 3 * page_size, page_size);
+	IN_CHILD(still_there(NULL));
+	munmap(p + 2 * page_size, page_size);
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+TEST_PAGED(dmabuf_keeps_the_module)
+{
+	int buf = dmabuf(dev.fd, 2 * page_size, 4 * page_size);
+
+	close(dev.fd);
+	IN_CHILD(still_there(map(buf, 0, 4 * page_size, RW)));
+	close(buf);
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+TEST_PAGED(mapping_of_a_dmabuf_keeps_the_module)
+{
+	int buf = dmabuf(dev.fd, 2 * page_size, 4 * page_size);
+	char *p = map(buf, 0, 4 * page_size, RW);
+
+	close(dev.fd);
+	close(buf);
+	IN_CHILD(still_there(p));
+	munmap(p, 4 * page_size);
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+TEST_PAGED(importer_keeps_the_module)
+{
+	int imp = importer();
+	int buf = dmabuf(dev.fd, 2 * page_size, 4 * page_size);
+
+	ASSERT_EQ(0, import(imp, buf, 0));
+	close(dev.fd);
+	close(buf);
+	still_there(NULL);
+	ASSERT_EQ(0, import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
+	still_there(NULL);
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_VMAP));
+	still_there(NULL);
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_UNMAP));
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_VUNMAP));
+	ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_DETACH));
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+/* One who died with everything open keeps nothing. */
+TEST_PAGED(killed_user_keeps_nothing)
+{
+	int ready[2];
+	char byte;
+	pid_t pid;
+
+	ASSERT_OK(pipe(ready));
+	close(dev.fd);
+	pid = fork();
+	if (!pid) {
+		int imp = importer();
+		int buf;
+
+		dev.fd = dev_open(&dev, O_RDWR);
+		buf = dmabuf(dev.fd, page_size, dev.size - page_size);
+		stamp(map(dev.fd, 0, dev.size, RW), 0, dev.size);
+		stamp(map(buf, 0, dev.size - page_size, RW), page_size, dev.size - page_size);
+		ASSERT_EQ(0, import(imp, buf, 0));
+		ASSERT_EQ(0, import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
+		ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_VMAP));
+		ASSERT_EQ(0, import_pin(imp, map(dev.fd, 0, dev.size, RW), dev.size));
+		ASSERT_EQ(1, write(ready[1], "x", 1));
+		pause();
+	}
+	close(ready[1]);
+	if (read(ready[0], &byte, 1) != 1)	/* skipped, or failed and said so */
+		_exit(join(pid));
+	EXPECT_EQ(EWOULDBLOCK, module_unload("kvmfr"));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(128 + SIGKILL, join(pid));
+	EXPECT_EQ(0, module_unload("kvmfr"));
+}
+
+TEST_UNLOADS()
