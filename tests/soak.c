@@ -6,12 +6,10 @@
  *
  *	soak [UNPLUGS=N] [LOADS=N]	how many times (100 and 20)
  */
-#include <dirent.h>
-#include <limits.h>
-#include <linux/membarrier.h>
 #include <stdatomic.h>
 
 #include "kvmfr_test.h"
+#include "settle.h"
 
 #define RW (PROT_READ | PROT_WRITE)
 #define USERS 3
@@ -40,26 +38,6 @@ struct memory {
 	struct cache cache[MAX_CACHES];
 	unsigned int caches;
 };
-
-/* Nothing hidden: in caches, on lists of a CPU, or waiting for the end of a grace period */
-static void settle(void)
-{
-	char path[PATH_MAX];
-	struct dirent *entry;
-	DIR *dir;
-
-	sync();
-	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
-	write_file("/proc/sys/vm/drop_caches", "3");
-	dir = opendir("/sys/kernel/slab");
-	while (dir && (entry = readdir(dir))) {
-		snprintf(path, sizeof(path), "/sys/kernel/slab/%s/shrink", entry->d_name);
-		write_file(path, "1");
-	}
-	if (dir)
-		closedir(dir);
-	write_file("/proc/sys/vm/compact_memory", "1");
-}
 
 static void measure(struct memory *now)
 {
