@@ -1639,6 +1639,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "fuzz: from 1 to %d workers are possible, --replay takes one of them\n", MAX_WORKERS);
 		return 2;
 	}
+	for (; optind < argc; optind++)		/* NAME=VALUE, as the other programs take it */
+		if (strchr(argv[optind], '='))
+			putenv(argv[optind]);
 	if (getenv("KTAP_TIMEOUT_SCALE"))
 		patience *= number(getenv("KTAP_TIMEOUT_SCALE"));
 

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What "check" and "mistakes" have in common: debug kernels, modules for them, VMs, splats."""
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import time
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+TOP = os.path.realpath(f'{HERE}/../..')
+BUILD = f'{TOP}/build/debug'
+PROGRAMS = f'{BUILD}/tests'
+SOURCES = ('kvmfr.c', 'kvmfr.h', 'kvmfr_compat.h', 'Kbuild')
+# Emulated, and every access checked: how much slower than elsewhere
+SCALE = 10
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def run(*command, **options):
+    """Run a command; its output is shown when it fails, else returned."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors='replace', **options)
+    if done.returncode:
+        raise SystemExit(f'{done.stdout}\n{" ".join(command)}: ended with status {done.returncode}')
+    return done.stdout
+
+
+def packages(*names):
+    subprocess.run([f'{TOP}/tests/vm/packages', *names], check=True)
+
+
+def kernel(version, kind='kasan'):
+    """The directory of a debug kernel, which is built if need be."""
+    done = subprocess.run([f'{HERE}/kernel', version, kind], stdout=subprocess.PIPE, text=True,
+                          check=True)
+    return done.stdout.strip()
+
+
+def programs():
+    os.makedirs(PROGRAMS, exist_ok=True)
+    run('make', '-s', '-C', f'{TOP}/tests', 'all', 'abi32', f'OUT={PROGRAMS}')
+
+
+def modules(kernel_dir, name, patch=None, coverage=True):
+    """Build kvmfr.ko, with a patch if one is given, and the importer; the two files."""
+    with open(f'{kernel_dir}/release', encoding='utf-8') as file:
+        kdir = f'{kernel_dir}/lib/modules/{file.read().strip()}/build'
+    shutil.rmtree(f'{BUILD}/{name}', ignore_errors=True)
+    for part in ('module', 'importer'):
+        os.makedirs(f'{BUILD}/{name}/{part}')
+    for source in SOURCES:
+        shutil.copy(f'{TOP}/{source}', f'{BUILD}/{name}/module')
+    for source in os.listdir(f'{TOP}/tests/importer'):
+        if source == 'Kbuild' or source.endswith(('.h', 'importer.c')):
+            shutil.copy(f'{TOP}/tests/importer/{source}', f'{BUILD}/{name}/importer')
+    if patch:
+        run('patch', '-p1', '-d', f'{BUILD}/{name}/module', '-i', patch)
+    make = ['make', '-s', '-C', kdir, 'modules']
+    run(*make, f'M={BUILD}/{name}/module', *(['GCOV_PROFILE=y'] if coverage else []))
+    run(*make, f'M={BUILD}/{name}/importer')
+    return f'{BUILD}/{name}/module/kvmfr.ko', f'{BUILD}/{name}/importer/kvmfr_importer.ko'
+
+
+class Result:
+    """What a run of VMs said: counts, what failed, and every line of the verdict channels."""
+
+    def __init__(self, name, logs):
+        self.name = name
+        self.logs = logs
+        self.passed = self.failed = self.skipped = 0
+        self.failures = []
+        self.began = time.monotonic()
+
+    def files(self, name):
+        for directory, _, files in sorted(os.walk(self.logs)):
+            if name in files:
+                yield f'{directory}/{name}'
+
+    def lines(self):
+        for path in self.files('verdict.log'):
+            with open(path, encoding='utf-8', errors='replace') as file:
+                yield from file.read().splitlines()
+
+    def sum_of(self, pattern):
+        return sum(int(match[1]) for line in self.lines() if (match := re.search(pattern, line)))
+
+
+def run_vms(name, command):
+    """Run a program that boots VMs and ends with "N passed, N failed"; a Result."""
+    logs = f'{BUILD}/logs/{name}'
+    shutil.rmtree(logs, ignore_errors=True)
+    os.makedirs(logs)
+    result = Result(name, logs)
+    say(f'# --- {name}')
+    process = subprocess.Popen(['nice', *command, '--log', logs], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, errors='replace')
+    last = ''
+    with open(f'{logs}/output.log', 'w', encoding='utf-8') as output:
+        for line in process.stdout:
+            last = line.rstrip('\n')
+            output.write(line)
+            output.flush()
+            if match := re.match(r'# FAILED: (.*)', last):
+                result.failures.append(match[1])
+            say(last)
+    status = process.wait()
+    if match := re.match(r'(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$', last):
+        result.passed, result.failed, result.skipped = (int(n or 0) for n in match.groups())
+    elif not result.failures:
+        result.failures.append(f'{command[0]} ended with status {status} and without a verdict')
+    result.failed = max(result.failed, len(result.failures), 1 if status else 0)
+    return result
+
+
+def boot(name, kernel_dir, kos, *arguments):
+    command = [f'{TOP}/tests/vm/boot', '--quiet', '--kernel', kernel_dir]
+    for ko in kos:
+        command += ['--ko', ko]
+    return run_vms(name, command + list(arguments))
+
+
+def program(name, *arguments):
+    """The arguments of boot for a test program."""
+    return ['--file', f'{PROGRAMS}/{name}',
+            '--run', ' '.join([name, *arguments, f'KTAP_TIMEOUT_SCALE={SCALE}'])]
+
+
+def _runner():
+    loader = importlib.machinery.SourceFileLoader('boot', f'{TOP}/tests/vm/boot')
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('boot', loader))
+    loader.exec_module(module)
+    return module
+
+
+def splats(path):
+    """Every splat in a kernel log, as the lists of lines that belong to it.
+
+    A report of KCSAN stands between two lines of "=" and is one splat.
+    """
+    runner = _runner()
+    found = []
+    with open(path, encoding='utf-8', errors='replace') as file:
+        lines = file.read().splitlines()
+    messages = [line[match.end():] if (match := runner.STAMP.search(line)) else '' for line in lines]
+    number = 0
+    while number < len(lines):
+        message = messages[number]
+        if re.match('={20,}$', message) and number + 1 < len(lines) and \
+                messages[number + 1].startswith('BUG: KCSAN'):
+            end = next((n for n in range(number + 1, len(lines))
+                        if re.match('={20,}$', messages[n])), len(lines) - 1)
+            found.append(messages[number + 1:end])
+            number = end
+        elif runner.SPLAT.match(message):
+            found.append(messages[number:number + 40])
+        number += 1
+    return found
