@@ -34,7 +34,6 @@
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/pci.h>
-#include <linux/pseudo_fs.h>
 #include <linux/rwsem.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
@@ -300,18 +299,25 @@ static void kvmfr_bar_unmap(struct kvmfr_dev *kdev)
 		memunmap(kdev->cached);
 }
 
-/* How many blocks of the BAR are still referenced: mapped or pinned. */
+/*
+ * How many blocks of the BAR somebody still has: mapped or pinned, which shows in
+ * the reference count, or locked, as the core does from before it maps a page
+ * for a fault until it is through with it.
+ */
 static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 {
 	unsigned long nr_busy = 0;
+	struct page *page;
 	unsigned long i;
 
 	if (kdev->pages || !kdev->has_pages)
 		return 0;
 
-	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += kdev->block_pages)
-		if (page_ref_count(kvmfr_dev_page(kdev, i)) != 1)
+	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += kdev->block_pages) {
+		page = kvmfr_dev_page(kdev, i);
+		if (page_ref_count(page) != 1 || PageLocked(page))
 			nr_busy++;
+	}
 	return nr_busy;
 }
 
@@ -345,10 +351,10 @@ static void kvmfr_dev_unuse(struct kvmfr_dev *kdev)
  * Takes the memory back: returns when nobody can reach it any more.
  *
  * A fault that was let in before @gone may finish after the first
- * unmap_mapping_range(), but it has a reference on its page all the while, so
- * the loop comes round again. What an importer has mapped and what somebody
- * has pinned can't be taken back; that is waited for, in TASK_IDLE, since it
- * may take as long as its owner likes.
+ * unmap_mapping_range(), but its page is busy all the while, so the loop comes
+ * round again. What an importer has mapped and what somebody has pinned can't
+ * be taken back; that is waited for, in TASK_IDLE, since it may take as long as
+ * its owner likes.
  */
 static void kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 {
@@ -980,31 +986,48 @@ static int kvmfr_static_add(unsigned long mb)
 		if (ret == -ENOMEM)
 			pr_err("static_size_mb: no memory for a device of %lu MiB; free some or ask for less\n",
 			       mb);
-		goto err_put;
+		put_device(&kdev->dev);
+		return ret;
 	}
-	ret = kvmfr_dev_register(kdev, 0);
-	if (ret)
-		goto err_put;
 
 	kvmfr_static[kvmfr_nr_static++] = kdev;
-	dev_info(&kdev->dev, "%lu MiB, %llu MiB of it in huge pages\n", mb,
-		 kdev->huge_size / SZ_1M);
 	return 0;
-
-err_put:
-	put_device(&kdev->dev);
-	return ret;
 }
 
 static void kvmfr_static_remove_all(void)
 {
-	struct kvmfr_dev *kdev;
+	while (kvmfr_nr_static)
+		put_device(&kvmfr_static[--kvmfr_nr_static]->dev);
+}
 
-	while (kvmfr_nr_static) {
-		kdev = kvmfr_static[--kvmfr_nr_static];
-		kvmfr_dev_unregister(kdev);
-		put_device(&kdev->dev);
+static int kvmfr_static_register_all(void)
+{
+	struct kvmfr_dev *kdev;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < kvmfr_nr_static; i++) {
+		kdev = kvmfr_static[i];
+		ret = kvmfr_dev_register(kdev, i);
+		if (ret)
+			goto err_unregister;
+		dev_info(&kdev->dev, "%llu MiB, %llu MiB of it in huge pages\n",
+			 kdev->size / SZ_1M, kdev->huge_size / SZ_1M);
 	}
+	return 0;
+
+err_unregister:
+	while (i--)
+		kvmfr_dev_unregister(kvmfr_static[i]);
+	return ret;
+}
+
+static void kvmfr_static_unregister_all(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < kvmfr_nr_static; i++)
+		kvmfr_dev_unregister(kvmfr_static[i]);
 }
 
 /* Turns static_size_mb into @mb[]; returns how many there are, or an error. */
@@ -1061,10 +1084,8 @@ static int kvmfr_static_add_all(void)
 
 	for (i = 0; i < n; i++) {
 		ret = kvmfr_static_add(mb[i]);
-		if (ret) {
-			kvmfr_static_remove_all();
+		if (ret)
 			return ret;
-		}
 	}
 	return 0;
 }
@@ -1146,20 +1167,20 @@ static struct pci_driver kvmfr_pci_driver = {
 
 /* ------------------------------- module --------------------------------- */
 
-static int kvmfr_init_fs_context(struct fs_context *fc)
-{
-	return init_pseudo(fc, 0x6b766d66) ? 0 : -ENOMEM;
-}
-
 /*
- * Holds the inodes of the devices, and is seen by nobody. It has no owner: our
- * own mount would keep the module from being unloaded, and is the only one.
+ * The inodes of the devices have to be in a file system. One of our own would
+ * keep this module from being unloaded, or be used after it was; ramfs is in
+ * every kernel and never goes away.
  */
-static struct file_system_type kvmfr_fs_type = {
-	.name = KBUILD_MODNAME,
-	.init_fs_context = kvmfr_init_fs_context,
-	.kill_sb = kill_anon_super,
-};
+static int kvmfr_mount(void)
+{
+	struct file_system_type *type = get_fs_type("ramfs");
+
+	if (!type)
+		return -ENODEV;
+	kvmfr_mnt = kern_mount(type);
+	return PTR_ERR_OR_ZERO(kvmfr_mnt);
+}
 
 static int __init kvmfr_init(void)
 {
@@ -1168,29 +1189,37 @@ static int __init kvmfr_init(void)
 	ret = alloc_chrdev_region(&kvmfr_devt, 0, KVMFR_MAX_DEVS, KBUILD_MODNAME);
 	if (ret)
 		return ret;
-
-	kvmfr_mnt = kern_mount(&kvmfr_fs_type);
-	if (IS_ERR(kvmfr_mnt)) {
-		ret = PTR_ERR(kvmfr_mnt);
+	ret = kvmfr_mount();
+	if (ret)
 		goto err_chrdev;
-	}
-
 	ret = class_register(&kvmfr_class);
 	if (ret)
-		goto err_mnt;
+		goto err_mount;
 	ret = kvmfr_static_add_all();
 	if (ret)
-		goto err_class;
+		goto err_static;
+
+	ret = kvmfr_static_register_all();
+	if (ret)
+		goto err_wait;
 	ret = pci_register_driver(&kvmfr_pci_driver);
 	if (ret)
-		goto err_static;
+		goto err_unregister;
 	return 0;
 
+err_unregister:
+	kvmfr_static_unregister_all();
+err_wait:
+	/*
+	 * Somebody may have opened a node by now. All that gets is errors, but
+	 * the module is freed when this returns, whoever still uses it.
+	 */
+	while (module_refcount(THIS_MODULE) > 1)
+		schedule_timeout_idle(msecs_to_jiffies(100));
 err_static:
 	kvmfr_static_remove_all();
-err_class:
 	class_unregister(&kvmfr_class);
-err_mnt:
+err_mount:
 	kern_unmount(kvmfr_mnt);
 err_chrdev:
 	unregister_chrdev_region(kvmfr_devt, KVMFR_MAX_DEVS);
@@ -1201,6 +1230,7 @@ module_init(kvmfr_init);
 static void __exit kvmfr_exit(void)
 {
 	pci_unregister_driver(&kvmfr_pci_driver);
+	kvmfr_static_unregister_all();
 	kvmfr_static_remove_all();
 	class_unregister(&kvmfr_class);
 	kern_unmount(kvmfr_mnt);
