@@ -251,8 +251,9 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
  * Gives the BAR struct pages if the kernel can. Without them it can be mapped
  * by processes but not pinned, nor described to an importer. What must not be
  * tried, since older kernels answer with a warning or worse, is found out here.
+ * Running out of memory is an error: the next try may do better.
  */
-static void kvmfr_bar_map(struct kvmfr_dev *kdev)
+static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 {
 	struct device *parent = kdev->dev.parent;
 	const char *why = "the kernel refuses them";
@@ -281,14 +282,17 @@ static void kvmfr_bar_map(struct kvmfr_dev *kdev)
 		kdev->has_pages = true;
 		if (kdev->block_pages << PAGE_SHIFT == PMD_SIZE)
 			kdev->huge_size = kdev->size;
-		return;
+		return 0;
 	}
+	if (ret == -ENOMEM)
+		return ret;
 
 	/* Never accessed: while it is there, x86 maps the BAR cached elsewhere. */
 	kdev->cached = memremap(kdev->base, kdev->size, MEMREMAP_WB);
 	dev_info(parent,
 		 "BAR 2 at %pa, %llu KiB, has no struct pages: %s (%d); mmap works, DMA-BUFs don't\n",
 		 &kdev->base, kdev->size >> 10, why, ret);
+	return 0;
 }
 
 static void kvmfr_bar_unmap(struct kvmfr_dev *kdev)
@@ -1119,7 +1123,9 @@ static int kvmfr_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		goto err_release_region;
 	}
 	kdev->base = pci_resource_start(pdev, KVMFR_BAR);
-	kvmfr_bar_map(kdev);
+	ret = kvmfr_bar_map(kdev);
+	if (ret)
+		goto err_put;
 
 	/* The numbers below kvmfr_nr_static are those of the parameter. */
 	ret = kvmfr_dev_register(kdev, kvmfr_nr_static);
@@ -1133,6 +1139,7 @@ static int kvmfr_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 err_unmap:
 	kvmfr_bar_unmap(kdev);
+err_put:
 	put_device(&kdev->dev);
 err_release_region:
 	pci_release_region(pdev, KVMFR_BAR);
