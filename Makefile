@@ -2,9 +2,11 @@
 # kbuild reads Kbuild, people read this. "make help" says what there is.
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
+KVMFR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kvmfr
 
 .DEFAULT_GOAL := module
-.PHONY: help module demo check clean
+.PHONY: help module demo check check-kernels check-debug check-install bench \
+	clean clean-kernels
 
 help:
 	@sed -n 's/^# make \([a-z-]*\): *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -13,17 +15,39 @@ help:
 module:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-# make demo: show it: a guest draws, the host watches, in throw-away VMs
+# make demo: a guest draws, the host watches, in throw-away virtual machines
 demo:
 	tests/vm/demo
 
-# make check: run the tests in throw-away VMs
+# make check: the tests that take minutes, in throw-away virtual machines
 check:
 	tests/check
 
-# make clean: remove what was built here (not the downloads: make clean-kernels)
+# make check-kernels: every kernel of Debian's suites, amd64 and arm64
+check-kernels:
+	tests/check kernels
+
+# make check-debug: kernels that look for mistakes, fault injection, fuzzing
+check-debug:
+	tests/check debug
+
+# make check-install: packages, DKMS, udev, libvirt and kvmfrctl in clean systems
+check-install:
+	tests/check install
+
+# make bench: how fast it is, against hugetlbfs and others; draws docs/bench.svg
+bench:
+	tests/bench/run
+
+include packaging/install.mk
+
+# make clean: remove what was built here
 clean:
 	rm -rf build
-	find . -not -path './.git/*' \( -name '*.o' -o -name '*.ko' -o -name '*.mod' \
+	find . -path ./.git -prune -o \( -name '*.o' -o -name '*.ko' -o -name '*.mod' \
 		-o -name '*.mod.c' -o -name '.*.cmd' -o -name Module.symvers \
-		-o -name modules.order \) -delete
+		-o -name modules.order \) -exec rm {} +
+
+# make clean-kernels: remove what was downloaded: kernels, chroots, debug kernels
+clean-kernels:
+	rm -rf --one-file-system $(KVMFR_CACHE)
