@@ -16,7 +16,7 @@ SOURCE_FILES	= $(DKMS_FILES) LICENSE Makefile 99-kvmfr.rules modprobe.d modules-
 		  tools debian packaging README.rst CHANGELOG.rst
 
 .PHONY: tools install install-source install-config install-tools uninstall \
-	dist source deb rpm check-install
+	dist source deb rpm
 
 # make tools: build kvmfrctl
 tools:
@@ -105,7 +105,3 @@ rpm: source
 	mv build/rpm/RPMS/*/*.rpm build/
 	rm -rf build/rpm
 	@ls build/*.rpm
-
-# make check-install: packages, DKMS, udev and kvmfrctl in chroots and VMs
-check-install:
-	tests/install/check
