@@ -57,7 +57,7 @@ static void say(const char *format, ...)
 	dprintf(STDERR_FILENO, "init: %s\n", text);
 }
 
-static void __attribute__((noreturn)) power_off(void)
+static _Noreturn void power_off(void)
 {
 	if (channel >= 0)
 		tcdrain(channel);
@@ -68,7 +68,7 @@ static void __attribute__((noreturn)) power_off(void)
 		pause();
 }
 
-static void __attribute__((noreturn)) die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	say("failed %s: %s", what, strerror(errno));
 	power_off();
@@ -202,14 +202,14 @@ static void mount_overlay(const char *name, const char *lower,
 static void change_root(void)
 {
 	mount_9p("root", "/share", MS_RDONLY, "loose");
-	mount_9p("modules", "/modules", MS_RDONLY, "loose");
+	mount_9p("modules", "/share-modules", MS_RDONLY, "loose");
 	mount_or_die("tmpfs", "/rw", "tmpfs", 0, NULL);
 	mkdir("/overlay", 0755);
 	mount_overlay("root", "/overlay:/share", "/root");
 	mkdir("/root/lib/modules", 0755);
 	mount_overlay("modules",
-		      access("/share/lib/modules", F_OK) ? "/modules" :
-		      "/modules:/share/lib/modules", "/root/lib/modules");
+		      access("/share/lib/modules", F_OK) ? "/share-modules" :
+		      "/share-modules:/share/lib/modules", "/root/lib/modules");
 
 	if (chdir("/root") || mount(".", "/", NULL, MS_MOVE, NULL) ||
 	    chroot(".") || chdir("/"))
@@ -291,26 +291,39 @@ static void report_taint(void)
 	say("tainted %s", bits);
 }
 
-static const char *argument(char *line, const char *verb)
+static void obey(char *line)
 {
-	size_t len = strlen(verb);
+	static int number;
+	char *arg = strchr(line, ' ');
 
-	if (strncmp(line, verb, len) || (line[len] != ' ' && line[len]))
-		return NULL;
-	return line + len + !!line[len];
+	if (arg)
+		*arg++ = '\0';
+	if (!strcmp(line, "channel"))
+		open_channel(arg);
+	else if (!strcmp(line, "insmod"))
+		load_module(arg);
+	else if (!strcmp(line, "root"))
+		change_root();
+	else if (!strcmp(line, "out"))
+		mount_9p("out", "/out", 0, "none");
+	else if (!strcmp(line, "run"))
+		run(++number, arg);
+	else if (!strcmp(line, "shell"))
+		wait_for(start("exec /bin/sh -i", STDIN_FILENO));
+	else
+		say("failed unknown line in the plan: %s", line);
 }
 
 int main(void)
 {
-	const char *arg;
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t len;
-	int number = 0;
 	FILE *plan;
 
-	umask(022);
+	umask(0);
 	mkdir("/tmp", 01777);
+	umask(022);
 	mount_kernel_file_systems();
 	open_console();
 	install_busybox();
@@ -328,20 +341,7 @@ int main(void)
 	while ((len = getline(&line, &size, plan)) > 0) {
 		if (line[len - 1] == '\n')
 			line[len - 1] = '\0';
-		if ((arg = argument(line, "channel")))
-			open_channel(arg);
-		else if ((arg = argument(line, "insmod")))
-			load_module((char *)arg);
-		else if ((arg = argument(line, "root")))
-			change_root();
-		else if ((arg = argument(line, "out")))
-			mount_9p("out", "/out", 0, "none");
-		else if ((arg = argument(line, "run")))
-			run(++number, arg);
-		else if ((arg = argument(line, "shell")))
-			wait_for(start("exec /bin/sh -i", STDIN_FILENO));
-		else
-			say("failed unknown line in the plan: %s", line);
+		obey(line);
 	}
 	report_taint();
 	say("done");

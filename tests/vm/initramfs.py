@@ -76,7 +76,7 @@ def insmod_lines(args, release, names, archive):
                    '--show-depends', '-a', *names)
     lines = []
     for verb, path, *options in map(str.split, shown.splitlines()):
-        place = f'/modules/{os.path.basename(path)}'
+        place = f'/ko/{os.path.basename(path)}'
         line = ' '.join(['insmod', place, *options])
         if verb == 'insmod' and line not in lines:
             archive.add_file(place, path)
