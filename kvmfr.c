@@ -47,9 +47,8 @@
 #define KVMFR_MAX_STATIC	32
 #define KVMFR_BAR		2
 
-/* The largest page the core maps by itself, if the allocator has such blocks */
-#define KVMFR_HUGE_ORDER	min_t(unsigned int, PMD_SHIFT - PAGE_SHIFT, \
-				      MAX_PAGE_ORDER)
+/* What the core maps with one entry. An allocator without it says so quietly. */
+#define KVMFR_HUGE_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
 /**
  * struct kvmfr_dev - one /dev/kvmfrN and the memory behind it
@@ -203,7 +202,7 @@ static void kvmfr_static_free(struct kvmfr_dev *kdev)
 	if (!kdev->pages)
 		return;
 
-	/* Not __free_pages(): somebody may still have a page pinned. */
+	/* Whoever has pinned a page frees its block. */
 	while (i < kvmfr_dev_nr_pages(kdev) && kdev->pages[i]) {
 		n = compound_nr(kdev->pages[i]);
 		put_page(kdev->pages[i]);
@@ -232,7 +231,10 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 		if (!page)
 			return -ENOMEM;
 
-		/* The core compares this with i_size; it is never cleared. */
+		/*
+		 * Compared with i_size before a huge page is mapped; the
+		 * allocator leaves the value of the last user there.
+		 */
 		page_folio(page)->index = i;
 
 		n = compound_nr(page);
@@ -264,6 +266,9 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 		why = "it isn't made of whole memory sections";
 	} else if (!kvmfr_range_has_direct_map(kdev->base, kdev->size)) {
 		why = "it is above the addresses that can have them";
+	} else if (pgprot_val(kvmfr_dev_pgprot(kdev, PAGE_KERNEL)) !=
+		   pgprot_val(PAGE_KERNEL)) {
+		why = "the kernel would map it encrypted";
 	} else {
 		kdev->block_pages = 1;
 		if (IS_ALIGNED(kdev->base | kdev->size, PMD_SIZE))
@@ -284,8 +289,11 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 			kdev->huge_size = kdev->size;
 		return 0;
 	}
-	if (ret == -ENOMEM)
+	if (ret == -ENOMEM) {
+		dev_err(parent, "no memory for the struct pages of BAR 2, %llu KiB\n",
+			kdev->size >> 10);
 		return ret;
+	}
 
 	/* Never accessed: while it is there, x86 maps the BAR cached elsewhere. */
 	kdev->cached = memremap(kdev->base, kdev->size, MEMREMAP_WB);
@@ -319,8 +327,13 @@ static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 
 	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += kdev->block_pages) {
 		page = kvmfr_dev_page(kdev, i);
-		if (page_ref_count(page) != 1 || PageLocked(page))
+		if (page_ref_count(page) != 1) {
 			nr_busy++;
+		} else {
+			smp_rmb();	/* locked first, given up last */
+			nr_busy += PageLocked(page);
+		}
+		cond_resched();
 	}
 	return nr_busy;
 }
@@ -430,17 +443,20 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 			      ((start - vma->vm_start) >> PAGE_SHIFT);
 	struct page *pages[32];
 	unsigned long i, n, left;
-	int ret = -ENODEV;
+	int ret;
 
 	for (; start < end; start += n << PAGE_SHIFT, index += n) {
+		if (fatal_signal_pending(current))
+			break;
+
 		n = min(ARRAY_SIZE(pages), (end - start) >> PAGE_SHIFT);
 		for (i = 0; i < n; i++)
 			pages[i] = kvmfr_dev_page(kdev, index + i);
 		left = n;
 
 		down_read(&kdev->lock);
-		if (!kdev->gone)
-			ret = vm_insert_pages(vma, start, pages, &left);
+		ret = kdev->gone ? -ENODEV :
+		      vm_insert_pages(vma, start, pages, &left);
 		up_read(&kdev->lock);
 		if (ret)
 			break;
@@ -448,8 +464,9 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 	}
 
 	/*
-	 * vm_insert_pages() has set this. There is nothing mixed here, and with
-	 * it the core wouldn't count its references on huge pages.
+	 * vm_insert_pages() has set this, and vma_is_special_huge() would make
+	 * the core forget its references on huge pages. There is nothing mixed
+	 * here: all pages are counted.
 	 */
 	vm_flags_clear(vma, VM_MIXEDMAP);
 }
@@ -491,8 +508,11 @@ static int kvmfr_vma_init(struct vm_area_struct *vma, struct kvmfr_dev *kdev,
 	    vma_pages(vma) > nr_pages - vma->vm_pgoff)
 		return -EINVAL;
 
+	/* An importer that maps a DMA-BUF for its user may have set these. */
+	vm_flags_clear(vma, VM_IO | VM_PFNMAP | VM_MIXEDMAP);
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_page_prot = kvmfr_dev_pgprot(kdev, vma->vm_page_prot);
+	vma->vm_page_prot = kvmfr_dev_pgprot(kdev,
+					     vm_get_page_prot(vma->vm_flags));
 	vma->vm_pgoff += first;
 	vma->vm_private_data = kdev;
 	vma->vm_ops = &kvmfr_vm_ops;
@@ -547,7 +567,7 @@ static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
 	unsigned long max;
 	int ret;
 
-	/* A device that needs bounce buffers is limited by these, too. */
+	/* The latter is what a bounce buffer holds. */
 	max = min_t(size_t, dma_get_max_seg_size(attach->dev),
 		    dma_max_mapping_size(attach->dev)) >> PAGE_SHIFT;
 	if (!max)
@@ -600,16 +620,16 @@ static void kvmfr_dmabuf_unmap(struct dma_buf_attachment *attach,
 	list_del(&map->node);
 	mutex_unlock(&buf->lock);
 
-	dma_sync_sgtable_for_cpu(map->dev, sgt, dir);
-	dma_unmap_sgtable(map->dev, sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
+	dma_sync_sgtable_for_cpu(map->dev, sgt, map->dir);
+	dma_unmap_sgtable(map->dev, sgt, map->dir, DMA_ATTR_SKIP_CPU_SYNC);
 	sg_free_table(sgt);
 	kvmfr_dev_unuse(buf->kdev);
 	kfree(map);
 }
 
 /*
- * A mapping is synced in the direction it was mapped for, which is what the DMA
- * API asks for, whatever the direction of this one access.
+ * A mapping is synced in the direction it was mapped for: always right, which
+ * can't be said of the direction of this one access.
  */
 static int kvmfr_dmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 					 enum dma_data_direction dir)
@@ -663,7 +683,8 @@ static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 	if (ret)
 		return ret;
 
-	pages = kvmalloc_array(buf->nr_pages, sizeof(*pages), GFP_KERNEL);
+	pages = kvmalloc_array(buf->nr_pages, sizeof(*pages),
+			       GFP_KERNEL | __GFP_NOWARN);
 	if (!pages)
 		goto err_unuse;
 	for (i = 0; i < buf->nr_pages; i++)
@@ -976,7 +997,7 @@ static void kvmfr_dev_unregister(struct kvmfr_dev *kdev)
 
 /* --------------------------- static devices ----------------------------- */
 
-static int kvmfr_static_add(unsigned long mb)
+static int kvmfr_static_create(unsigned long mb)
 {
 	struct kvmfr_dev *kdev;
 	int ret;
@@ -998,7 +1019,7 @@ static int kvmfr_static_add(unsigned long mb)
 	return 0;
 }
 
-static void kvmfr_static_remove_all(void)
+static void kvmfr_static_put_all(void)
 {
 	while (kvmfr_nr_static)
 		put_device(&kvmfr_static[--kvmfr_nr_static]->dev);
@@ -1077,7 +1098,7 @@ static int kvmfr_static_parse(unsigned long *mb)
 	return ret ?: n;
 }
 
-static int kvmfr_static_add_all(void)
+static int kvmfr_static_create_all(void)
 {
 	unsigned long mb[KVMFR_MAX_STATIC];
 	int i, n, ret;
@@ -1087,7 +1108,7 @@ static int kvmfr_static_add_all(void)
 		return n;
 
 	for (i = 0; i < n; i++) {
-		ret = kvmfr_static_add(mb[i]);
+		ret = kvmfr_static_create(mb[i]);
 		if (ret)
 			return ret;
 	}
@@ -1189,6 +1210,18 @@ static int kvmfr_mount(void)
 	return PTR_ERR_OR_ZERO(kvmfr_mnt);
 }
 
+/*
+ * When a node has been there, somebody may have opened it. All that gets is
+ * errors by now, but a module whose init fails is freed whoever still uses it.
+ */
+static void __init kvmfr_wait_for_users(void)
+{
+	if (module_refcount(THIS_MODULE) > 1)
+		pr_info("waiting for whoever has opened a device\n");
+	while (module_refcount(THIS_MODULE) > 1)
+		schedule_timeout_idle(msecs_to_jiffies(100));
+}
+
 static int __init kvmfr_init(void)
 {
 	int ret;
@@ -1202,7 +1235,7 @@ static int __init kvmfr_init(void)
 	ret = class_register(&kvmfr_class);
 	if (ret)
 		goto err_mount;
-	ret = kvmfr_static_add_all();
+	ret = kvmfr_static_create_all();
 	if (ret)
 		goto err_static;
 
@@ -1217,14 +1250,10 @@ static int __init kvmfr_init(void)
 err_unregister:
 	kvmfr_static_unregister_all();
 err_wait:
-	/*
-	 * Somebody may have opened a node by now. All that gets is errors, but
-	 * the module is freed when this returns, whoever still uses it.
-	 */
-	while (module_refcount(THIS_MODULE) > 1)
-		schedule_timeout_idle(msecs_to_jiffies(100));
+	pr_err("the devices could not be registered: %d\n", ret);
+	kvmfr_wait_for_users();
 err_static:
-	kvmfr_static_remove_all();
+	kvmfr_static_put_all();
 	class_unregister(&kvmfr_class);
 err_mount:
 	kern_unmount(kvmfr_mnt);
@@ -1238,7 +1267,7 @@ static void __exit kvmfr_exit(void)
 {
 	pci_unregister_driver(&kvmfr_pci_driver);
 	kvmfr_static_unregister_all();
-	kvmfr_static_remove_all();
+	kvmfr_static_put_all();
 	class_unregister(&kvmfr_class);
 	kern_unmount(kvmfr_mnt);
 	ida_destroy(&kvmfr_minors);

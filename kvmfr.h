@@ -11,7 +11,7 @@
  * UDMABUF_CREATE: send these only to a /dev/kvmfrN.
  *
  * open()   O_RDONLY and O_RDWR mean what they say for all that follows.
- *          ENODEV: the device has been unplugged.
+ *          ENODEV: the device is being unplugged (the node is about to vanish).
  *
  * lseek()  SEEK_END tells the size in bytes, of any size; so does
  *          /sys/class/kvmfr/kvmfrN/size. Beside it, "type" is "static" or
@@ -30,7 +30,9 @@
  *          DMA-BUFs, gives SIGBUS from then on, and every call on an open
  *          descriptor answers ENODEV. A device that comes back is opened anew.
  *          A static device doesn't go away: the module can't be unloaded as
- *          long as a descriptor, a mapping or a DMA-BUF is alive.
+ *          long as a descriptor, a mapping or a DMA-BUF is alive. Unplugging
+ *          waits for importers that have the memory mapped and for pinned
+ *          pages.
  */
 #ifndef KVMFR_H
 #define KVMFR_H

@@ -12,6 +12,7 @@
 #define KVMFR_COMPAT_H
 
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/version.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
@@ -30,15 +31,6 @@
  */
 #undef MODULE_IMPORT_NS
 #define MODULE_IMPORT_NS(ns)	MODULE_INFO(import_ns, ns)
-/* end shim */
-
-/* shim: max_page_order, needed before 6.8 (January 2024)
- *
- * The largest order of the page allocator was MAX_ORDER - 1, then MAX_ORDER.
- */
-#ifndef MAX_PAGE_ORDER
-#define MAX_PAGE_ORDER	(MAX_ORDER - 1)
-#endif
 /* end shim */
 
 /* shim: vm_flags, needed before 6.3 (February 2023)
@@ -65,7 +57,8 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
  * seen in any header, so here the version decides; where the change has been
  * backported this does the same once more.
  */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0) && \
+	defined(KVMFR_HAS_MM_GET_UNMAPPED_AREA)
 static inline unsigned long
 kvmfr_get_unmapped_area(struct file *file, unsigned long addr,
 			unsigned long len, unsigned long pgoff,
@@ -73,7 +66,8 @@ kvmfr_get_unmapped_area(struct file *file, unsigned long addr,
 {
 	unsigned long place;
 
-	if (!addr && len >= PMD_SIZE && len + PMD_SIZE > len) {
+	if (!addr && !(flags & MAP_FIXED) && len >= PMD_SIZE &&
+	    len + PMD_SIZE > len) {
 		place = current->mm->get_unmapped_area(file, 0, len + PMD_SIZE,
 						       pgoff, flags);
 		if (!IS_ERR_VALUE(place))
@@ -181,5 +175,25 @@ static inline bool kvmfr_range_has_direct_map(phys_addr_t base, u64 size)
 }
 
 /* end shim */
+
+/* What a kernel may have been configured without */
+
+#ifndef CONFIG_ZONE_DEVICE
+static inline void *memremap_pages(struct dev_pagemap *pgmap, int nid)
+{
+	return ERR_PTR(-ENXIO);
+}
+
+static inline void memunmap_pages(struct dev_pagemap *pgmap)
+{
+}
+#endif
+
+#ifndef CONFIG_MODULE_UNLOAD
+static inline int module_refcount(struct module *mod)
+{
+	return 1;
+}
+#endif
 
 #endif
