@@ -268,7 +268,7 @@ static void run(int number, const char *command)
 	int status;
 
 	say("begin %d %s", number, command);
-	if (asprintf(&note, "<6>vm: begin %d %s\n", number, command) > 0)
+	if (asprintf(&note, "<4>vm: begin %d %s\n", number, command) > 0)
 		put_file("/dev/kmsg", note);	/* for the reader of the log */
 	status = wait_for(start(command, channel));
 	/* the newline is for a program that died within a line */
