@@ -90,8 +90,9 @@ static void write_rule(struct finding *finding)
 {
 	const char *file = path("/etc/udev/rules.d/99-kvmfr.rules");
 
-	mend_file(finding, file, "echo %s > %s%s", quoted(RULE), quoted(file),
-		  here(" && " TRIGGER));
+	/* It may be a link to /dev/null there that hides the rule. */
+	mend_file(finding, file, "rm -f %s && echo %s > %s%s", quoted(file),
+		  quoted(RULE), quoted(file), here(" && " TRIGGER));
 }
 
 /* A node that nobody has changed is as the kernel made it. */
