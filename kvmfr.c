@@ -770,6 +770,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	info.size = size;
 	info.flags = O_RDWR;
 	info.priv = buf;
+	info.exp_name = dev_name(&kdev->dev);	/* for fdinfo: whose it is */
 	dmabuf = dma_buf_export(&info);
 	if (IS_ERR(dmabuf)) {
 		put_device(&kdev->dev);
