@@ -39,6 +39,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
+#include <linux/xarray.h>
 
 #include "kvmfr.h"
 #include "kvmfr_compat.h"
@@ -66,9 +67,11 @@
  *	page tables takes.
  * @gone: the memory must not be used any more
  * @users: how many times it is mapped by importers and by vmap
- * @pages: static memory: every page, else NULL
- * @base: IVSHMEM: physical address of the BAR
+ * @is_static: made of the host's memory, else a BAR
  * @has_pages: there is a struct page for every page of it
+ * @blocks: static: the first page of every compound page, by the number of that
+ *	page in the device, to which the block is aligned
+ * @base: IVSHMEM: physical address of the BAR
  * @block_pages: IVSHMEM: how many pages share a reference count
  * @cached: IVSHMEM without struct pages: a cached mapping of the whole BAR
  * @pgmap: IVSHMEM with struct pages: what owns them
@@ -86,9 +89,10 @@ struct kvmfr_dev {
 	bool gone;
 	atomic_t users;
 
-	struct page **pages;
-	phys_addr_t base;
+	bool is_static;
 	bool has_pages;
+	struct xarray blocks;
+	phys_addr_t base;
 	unsigned long block_pages;
 	void *cached;
 	struct dev_pagemap pgmap;
@@ -138,30 +142,47 @@ static unsigned long kvmfr_dev_nr_pages(struct kvmfr_dev *kdev)
 	return kdev->size >> PAGE_SHIFT;
 }
 
-static unsigned long kvmfr_dev_pfn(struct kvmfr_dev *kdev, unsigned long index)
+/* The page frame at @index of static memory; @n: how many the block has from there. */
+static unsigned long kvmfr_static_pfn(struct kvmfr_dev *kdev,
+				      unsigned long index, unsigned long *n)
 {
-	if (kdev->pages)
-		return page_to_pfn(kdev->pages[index]);
-	return PHYS_PFN(kdev->base) + index;
+	unsigned int order = KVMFR_HUGE_ORDER;
+	struct page *block;
+	unsigned long nth;
+
+	for (;;) {
+		nth = index & ((1UL << order) - 1);
+		block = xa_load(&kdev->blocks, index - nth);
+		if (block && nth < compound_nr(block))
+			break;
+		if (WARN_ON_ONCE(!order--))
+			return 0;
+	}
+	*n = compound_nr(block) - nth;
+	return page_to_pfn(block) + nth;
 }
 
-static struct page *kvmfr_dev_page(struct kvmfr_dev *kdev, unsigned long index)
+/*
+ * The page frame at @index, which is inside the device. @n says how many pages
+ * are wanted from there on and returns how many are neighbours in memory.
+ */
+static unsigned long kvmfr_dev_pfn(struct kvmfr_dev *kdev, unsigned long index,
+				   unsigned long *n)
 {
-	return pfn_to_page(kvmfr_dev_pfn(kdev, index));
-}
+	unsigned long max = *n, pfn, next, left;
 
-/* How many pages from @index on, but not more than @max, are neighbours. */
-static unsigned long kvmfr_dev_run(struct kvmfr_dev *kdev, unsigned long index,
-				   unsigned long max)
-{
-	unsigned long pfn = kvmfr_dev_pfn(kdev, index);
-	unsigned long n = 1;
+	if (!kdev->is_static)
+		return PHYS_PFN(kdev->base) + index;
 
-	if (!kdev->pages)
-		return max;
-	while (n < max && kvmfr_dev_pfn(kdev, index + n) == pfn + n)
-		n++;
-	return n;
+	pfn = kvmfr_static_pfn(kdev, index, n);
+	while (*n < max) {
+		next = kvmfr_static_pfn(kdev, index + *n, &left);
+		if (next != pfn + *n)
+			break;
+		*n += left;
+	}
+	*n = min(*n, max);
+	return pfn;
 }
 
 /*
@@ -170,7 +191,7 @@ static unsigned long kvmfr_dev_run(struct kvmfr_dev *kdev, unsigned long index,
  */
 static pgprot_t kvmfr_dev_pgprot(struct kvmfr_dev *kdev, pgprot_t prot)
 {
-	return kdev->pages ? prot : pgprot_decrypted(prot);
+	return kdev->is_static ? prot : pgprot_decrypted(prot);
 }
 
 /*
@@ -197,55 +218,50 @@ static struct page *kvmfr_static_alloc_block(unsigned long index,
 
 static void kvmfr_static_free(struct kvmfr_dev *kdev)
 {
-	unsigned long i = 0, n;
-
-	if (!kdev->pages)
-		return;
+	struct page *block;
+	unsigned long i;
 
 	/* Whoever has pinned a page frees its block. */
-	while (i < kvmfr_dev_nr_pages(kdev) && kdev->pages[i]) {
-		n = compound_nr(kdev->pages[i]);
-		put_page(kdev->pages[i]);
-		i += n;
+	xa_for_each(&kdev->blocks, i, block) {
+		put_page(block);
 		cond_resched();
 	}
-	kvfree(kdev->pages);
+	xa_destroy(&kdev->blocks);
 }
 
+/* What has been allocated when this fails is freed with @kdev. */
 static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 {
 	unsigned long nr_pages = kvmfr_dev_nr_pages(kdev);
-	unsigned long i = 0, n;
-	struct page *page;
+	struct page *block;
+	unsigned long i;
+	int ret;
 
-	kdev->pages = kvcalloc(nr_pages, sizeof(*kdev->pages),
-			       GFP_KERNEL | __GFP_NOWARN);
-	if (!kdev->pages)
-		return -ENOMEM;
+	kdev->is_static = true;
+	kdev->has_pages = true;
 
-	while (i < nr_pages) {
+	for (i = 0; i < nr_pages; i += compound_nr(block)) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
 
-		page = kvmfr_static_alloc_block(i, nr_pages);
-		if (!page)
+		block = kvmfr_static_alloc_block(i, nr_pages);
+		if (!block)
 			return -ENOMEM;
+		ret = xa_err(xa_store(&kdev->blocks, i, block, GFP_KERNEL));
+		if (ret) {
+			put_page(block);
+			return ret;
+		}
 
 		/*
 		 * Compared with i_size before a huge page is mapped; the
 		 * allocator leaves the value of the last user there.
 		 */
-		page_folio(page)->index = i;
-
-		n = compound_nr(page);
-		if (n << PAGE_SHIFT == PMD_SIZE)
+		page_folio(block)->index = i;
+		if (compound_nr(block) << PAGE_SHIFT == PMD_SIZE)
 			kdev->huge_size += PMD_SIZE;
-		while (n--)
-			kdev->pages[i++] = page++;
 		cond_resched();
 	}
-
-	kdev->has_pages = true;
 	return 0;
 }
 
@@ -322,11 +338,11 @@ static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 	struct page *page;
 	unsigned long i;
 
-	if (kdev->pages || !kdev->has_pages)
+	if (kdev->is_static || !kdev->has_pages)
 		return 0;
 
 	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += kdev->block_pages) {
-		page = kvmfr_dev_page(kdev, i);
+		page = pfn_to_page(PHYS_PFN(kdev->base) + i);
 		if (page_ref_count(page) != 1) {
 			nr_busy++;
 		} else {
@@ -408,27 +424,39 @@ static vm_fault_t kvmfr_vm_fault(struct vm_fault *vmf)
 {
 	struct kvmfr_dev *kdev = vmf->vma->vm_private_data;
 	vm_fault_t ret = VM_FAULT_SIGBUS;
+	unsigned long pfn, n = 1;
 
 	down_read(&kdev->lock);
 	if (kdev->gone || vmf->pgoff >= kvmfr_dev_nr_pages(kdev))
 		goto out;
 
+	pfn = kvmfr_dev_pfn(kdev, vmf->pgoff, &n);
 	if (kdev->has_pages) {
 		/* The core maps the whole huge page if this is part of one. */
-		vmf->page = kvmfr_dev_page(kdev, vmf->pgoff);
+		vmf->page = pfn_to_page(pfn);
 		get_page(vmf->page);
 		ret = 0;
 	} else {
-		ret = vmf_insert_pfn(vmf->vma, vmf->address,
-				     kvmfr_dev_pfn(kdev, vmf->pgoff));
+		ret = vmf_insert_pfn(vmf->vma, vmf->address, pfn);
 	}
 out:
 	up_read(&kdev->lock);
 	return ret;
 }
 
+/*
+ * There is nothing to map around a fault. But an operation that's called under
+ * RCU tells the core that kvmfr_vm_fault() can do without mmap_lock.
+ */
+static vm_fault_t kvmfr_vm_map_pages(struct vm_fault *vmf, pgoff_t start,
+				     pgoff_t end)
+{
+	return 0;
+}
+
 static const struct vm_operations_struct kvmfr_vm_ops = {
 	.fault = kvmfr_vm_fault,
+	.map_pages = kvmfr_vm_map_pages,
 };
 
 /*
@@ -442,7 +470,7 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 	unsigned long index = vma->vm_pgoff +
 			      ((start - vma->vm_start) >> PAGE_SHIFT);
 	struct page *pages[32];
-	unsigned long i, n, left;
+	unsigned long pfn, i, n, left;
 	int ret;
 
 	for (; start < end; start += n << PAGE_SHIFT, index += n) {
@@ -450,8 +478,9 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 			break;
 
 		n = min(ARRAY_SIZE(pages), (end - start) >> PAGE_SHIFT);
+		pfn = kvmfr_dev_pfn(kdev, index, &n);
 		for (i = 0; i < n; i++)
-			pages[i] = kvmfr_dev_page(kdev, index + i);
+			pages[i] = pfn_to_page(pfn + i);
 		left = n;
 
 		down_read(&kdev->lock);
@@ -539,22 +568,26 @@ static int kvmfr_dmabuf_fill_sgt(struct kvmfr_dmabuf *buf, struct sg_table *sgt,
 				 unsigned long max)
 {
 	unsigned long end = buf->first + buf->nr_pages;
+	unsigned int nr_entries = 0;
 	struct scatterlist *sg;
-	unsigned long i, run;
-	unsigned int n = 0;
+	unsigned long pfn, i, n;
 	int ret;
 
-	for (i = buf->first; i < end; i += run, n++)
-		run = kvmfr_dev_run(buf->kdev, i, min(max, end - i));
+	for (i = buf->first; i < end; i += n, nr_entries++) {
+		n = min(max, end - i);
+		kvmfr_dev_pfn(buf->kdev, i, &n);
+		cond_resched();
+	}
 
-	ret = sg_alloc_table(sgt, n, GFP_KERNEL);
+	ret = sg_alloc_table(sgt, nr_entries, GFP_KERNEL);
 	if (ret)
 		return ret;
 
-	for (i = buf->first, sg = sgt->sgl; i < end; i += run, sg = sg_next(sg)) {
-		run = kvmfr_dev_run(buf->kdev, i, min(max, end - i));
-		sg_set_page(sg, kvmfr_dev_page(buf->kdev, i),
-			    run << PAGE_SHIFT, 0);
+	for (i = buf->first, sg = sgt->sgl; i < end; i += n, sg = sg_next(sg)) {
+		n = min(max, end - i);
+		pfn = kvmfr_dev_pfn(buf->kdev, i, &n);
+		sg_set_page(sg, pfn_to_page(pfn), n << PAGE_SHIFT, 0);
+		cond_resched();
 	}
 	return 0;
 }
@@ -674,8 +707,8 @@ static int kvmfr_dmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
+	unsigned long pfn, i, n;
 	struct page **pages;
-	unsigned long i;
 	void *vaddr;
 	int ret;
 
@@ -687,8 +720,12 @@ static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 			       GFP_KERNEL | __GFP_NOWARN);
 	if (!pages)
 		goto err_unuse;
-	for (i = 0; i < buf->nr_pages; i++)
-		pages[i] = kvmfr_dev_page(buf->kdev, buf->first + i);
+	for (i = 0; i < buf->nr_pages; cond_resched()) {
+		n = buf->nr_pages - i;
+		pfn = kvmfr_dev_pfn(buf->kdev, buf->first + i, &n);
+		while (n--)
+			pages[i++] = pfn_to_page(pfn++);
+	}
 
 	vaddr = vmap(pages, buf->nr_pages, VM_MAP,
 		     kvmfr_dev_pgprot(buf->kdev, PAGE_KERNEL));
@@ -906,7 +943,7 @@ static ssize_t type_show(struct device *dev, struct device_attribute *attr,
 			 char *buf)
 {
 	return sysfs_emit(buf, "%s\n",
-			  to_kvmfr_dev(dev)->pages ? "static" : "pci");
+			  to_kvmfr_dev(dev)->is_static ? "static" : "pci");
 }
 static DEVICE_ATTR_RO(type);
 
@@ -948,10 +985,12 @@ static struct kvmfr_dev *kvmfr_dev_alloc(struct device *parent, u64 size)
 		return ERR_CAST(inode);
 	}
 	i_size_write(inode, size);
+	inode->i_flags |= S_NOATIME | S_NOCMTIME;
 
 	kdev->inode = inode;
 	kdev->size = size;
 	init_rwsem(&kdev->lock);
+	xa_init(&kdev->blocks);
 	device_initialize(&kdev->dev);
 	kdev->dev.class = &kvmfr_class;
 	kdev->dev.parent = parent;

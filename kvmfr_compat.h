@@ -127,6 +127,24 @@ static void kvmfr_dmabuf_vunmap(struct dma_buf *dmabuf, void *vaddr)
 #endif
 /* end shim */
 
+/* shim: map_pages, needed before 5.12 (January 2021)
+ *
+ * It returned nothing, and there was no fault without mmap_lock.
+ */
+#ifndef KVMFR_HAS_MAP_PAGES_RESULT
+struct vm_fault;
+
+static void kvmfr_vm_map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
+{
+}
+
+static vm_fault_t __maybe_unused
+kvmfr_vm_map_pages_result(struct vm_fault *vmf, pgoff_t start, pgoff_t end);
+#define kvmfr_vm_map_pages(vmf, start, end) \
+	kvmfr_vm_map_pages_result(vmf, start, end)
+#endif
+/* end shim */
+
 /* shim: page_folio, needed before 5.16 (January 2022)
  *
  * struct page had the index itself.
