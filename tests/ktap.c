@@ -74,7 +74,7 @@ static int run_child(const struct ktap_test *test, const char *variant)
 	const struct timespec patience = { .tv_sec = seconds + ktap_scale(10) };
 	int status = 0;
 	sigset_t chld;
-	pid_t pid;
+	pid_t pid, left;
 
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
@@ -101,9 +101,10 @@ static int run_child(const struct ktap_test *test, const char *variant)
 			return KTAP_FAIL;
 		}
 	}
-	kill(-pid, SIGKILL);	/* whatever it left behind: it may hold what the next test wants unused */
-	while (waitpid(-pid, NULL, WNOHANG) >= 0)
-		if (sigtimedwait(&chld, NULL, &patience) < 0 && errno == EAGAIN)
+	/* Whatever it left behind may hold what the next test wants unused. */
+	kill(-pid, SIGKILL);
+	while ((left = waitpid(-pid, NULL, WNOHANG)) >= 0)
+		if (!left && sigtimedwait(&chld, NULL, &patience) < 0 && errno == EAGAIN)
 			break;
 
 	if (WIFSIGNALED(status)) {

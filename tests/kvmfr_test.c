@@ -175,17 +175,21 @@ static bool is_kind(const struct kvmfr_dev *d, const char *kind)
 	return !strcmp(kind, d->paged ? "pci" : "pfn");
 }
 
-/* Lowest number first: static devices come in the order of the parameter. */
+/* The first of the static devices, the smallest of the others: a number says nothing after a rebind. */
 bool dev_find(struct kvmfr_dev *d, const char *kind)
 {
+	struct kvmfr_dev found;
 	char name[32];
 
+	d->size = 0;
 	for (int i = 0; i < 64; i++) {
 		snprintf(name, sizeof(name), "kvmfr%d", i);
-		if (dev_read(d, name) && is_kind(d, kind))
-			return true;
+		if (!dev_read(&found, name) || !is_kind(&found, kind))
+			continue;
+		if (!d->size || (found.slot[0] && found.size < d->size))
+			*d = found;
 	}
-	return false;
+	return d->size;
 }
 
 unsigned int dev_count(void)
@@ -247,6 +251,7 @@ static const char *const paged_kinds[] = { "static", "pci", NULL };
 static const char *const static_kind[] = { "static", NULL };
 const struct ktap_fixture any_device = { .variants = kinds, .setup = device_setup };
 const struct ktap_fixture static_device = { .variants = static_kind, .setup = device_setup };
+const struct ktap_fixture pci_device = { .variants = kinds + 1, .setup = device_setup };
 const struct ktap_fixture paged_device = { .variants = paged_kinds, .setup = device_setup };
 
 /* --- mappings --- */

@@ -60,8 +60,9 @@ unsigned int dev_count(void);
 
 /* The device of the running test. */
 extern struct kvmfr_dev dev;
-/* Tests of static, of static and pci, and of these and pfn. Skip when there is no such device. */
-extern const struct ktap_fixture static_device, paged_device, any_device;
+/* Tests of static; of pci and pfn; of static and pci; of all three. Skip when there is no such device. */
+extern const struct ktap_fixture static_device, pci_device, paged_device, any_device;
+#define TEST_PCI(name, ...) TEST(name, .fixture = &pci_device, ##__VA_ARGS__)
 #define TEST_STATIC(name, ...) TEST(name, .fixture = &static_device, ##__VA_ARGS__)
 #define TEST_PAGED(name, ...) TEST(name, .fixture = &paged_device, ##__VA_ARGS__)
 #define TEST_ANY(name, ...) TEST(name, .fixture = &any_device, ##__VA_ARGS__)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Loading and unloading: what keeps the module, what doesn't, and that nothing is left of it. */
+#include <sched.h>
+
 #include "kvmfr_test.h"
 
 #define RW (PROT_READ | PROT_WRITE)
@@ -44,6 +46,48 @@ TEST(forty_times_load_and_unload_cost_no_memory, .timeout = 300)
 	ktap_note("free before and after: %" PRIu64 " and %" PRIu64 " KiB", before >> 10, after >> 10);
 	/* The kernel's own caches grow by a few dozen pages; what is forgotten forty times is more. */
 	EXPECT_LE(before, after + 120 * page_size);
+}
+
+/* Opens the node the moment it appears: by then everything behind it has to work. */
+static void catch_node(const char *name)
+{
+	struct kvmfr_dev d;
+	char path[64];
+	char *p;
+
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	while ((d.fd = open(path, O_RDWR | O_CLOEXEC)) < 0) {
+		ASSERT_TRUE(errno == ENOENT || errno == ENXIO);
+		sched_yield();
+	}
+	p = map(d.fd, 0, page_size, RW);
+	ASSERT_EQ(0, probe_write(p));
+	ASSERT_EQ(dev.size, lseek(d.fd, 0, SEEK_END));
+	p = map(d.fd, 0, dev.size, RW);
+	for (uint64_t at = 0; at < dev.size; at += page_size)
+		ASSERT_EQ(0, probe_read(p + at));
+	if (dev.paged)
+		dmabuf(d.fd, 0, dev.size);
+	ASSERT_TRUE(dev_read(&d, name));
+	EXPECT_EQ(dev.size, d.size);
+	EXPECT_EQ(0, strcmp(dev.type, d.type));
+}
+
+TEST_ANY(node_that_appears_works)
+{
+	close(dev.fd);
+	for (int round = 0; round < 4; round++) {
+		pid_t pid;
+
+		ASSERT_EQ(0, module_unload("kvmfr"));
+		pid = fork();
+		if (!pid) {
+			catch_node(dev.name);
+			_exit(ktap_failed ? KTAP_FAIL : KTAP_PASS);
+		}
+		need_kvmfr();
+		ASSERT_EQ(KTAP_PASS, join(pid));
+	}
 }
 
 /* The module is in use: unloading is refused, and what there is goes on working. */
