@@ -63,8 +63,8 @@ static const char *grown_name;
 static long grown_by;
 
 /*
- * How many objects the worst cache has more than one lost each time would leave room for. A slab that a CPU works
- * on counts as full.
+ * How many objects the worst cache has more than one lost each time would leave room for. The slabs that a CPU works
+ * on, up to two, count as full.
  */
 static long grown(const struct memory *before, const struct memory *now, unsigned int cycles)
 {
@@ -72,7 +72,7 @@ static long grown(const struct memory *before, const struct memory *now, unsigne
 
 	for (unsigned int i = 0; i < now->caches; i++) {
 		for (unsigned int j = 0; j < before->caches; j++) {
-			long allowed = now->cache[i].per_slab * sysconf(_SC_NPROCESSORS_ONLN);
+			long allowed = 2 * now->cache[i].per_slab * sysconf(_SC_NPROCESSORS_ONLN);
 			long more = now->cache[i].objects - before->cache[j].objects;
 
 			if (strcmp(now->cache[i].name, before->cache[j].name))
@@ -90,14 +90,15 @@ static long grown(const struct memory *before, const struct memory *now, unsigne
 	return most;
 }
 
-static void same_as(const struct memory *before, unsigned int cycles)
+/* "noise" is by how much the kernel's own use of memory goes up and down. */
+static void same_as(const struct memory *before, unsigned int cycles, uint64_t noise)
 {
 	static struct memory now;
 	/* One page lost each time is more than this, if there are many. */
 	uint64_t allowed = cycles * page_size * 3 / 4;
 
-	if (allowed < 3 << 20)
-		allowed = 3 << 20;
+	if (allowed < noise)
+		allowed = noise;
 	if (!WAIT_FOR((measure(&now), grown(before, &now, cycles) <= 0 && before->free <= now.free + allowed)))
 		ktap_note("it does not become less");
 	ktap_note("free memory before and after: %" PRIu64 " and %" PRIu64 " KiB; the slab that grew most: %s, by %ld",
@@ -239,7 +240,7 @@ static void unplug_for_a_long_time(const char *kind)
 	}
 	stop_users();
 	ktap_note("unplug cycles: %u", cycles);
-	same_as(&before, cycles);
+	same_as(&before, cycles, 3 << 20);
 }
 
 TEST(unplugging_under_load_costs_no_memory, .timeout = 1800)
@@ -274,5 +275,5 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 		ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
 	}
 	ktap_note("load cycles: %u", cycles);
-	same_as(&before, cycles);
+	same_as(&before, cycles, 16 << 20);	/* a device lost each time is 100 MiB in the end */
 }
