@@ -275,5 +275,5 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 		ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
 	}
 	ktap_note("load cycles: %u", cycles);
-	same_as(&before, cycles, 16 << 20);	/* a device lost each time is 100 MiB in the end */
+	same_as(&before, cycles, 16 << 20);	/* the smaller device lost each time is 40 MiB in the end */
 }
