@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The ABI that existing binaries were compiled against: numbers, layouts, answers. Built a second time as a
- * 32-bit program (abi32), for which the struct is shorter and its ioctl another number.
+ * The ABI that existing binaries were compiled against: numbers, layouts, answers. Built a second
+ * time as a 32-bit program (abi32), for which the struct is shorter and its ioctl another number.
  */
 #include <stddef.h>
 
@@ -34,7 +34,8 @@ TEST(numbers_and_layout_are_the_old_ones)
 }
 
 /* The struct by hand, as bytes, at an address of any alignment. */
-static int create_by_hand(unsigned int number, unsigned int offset_at, uint8_t flags, uint64_t offset, uint64_t size)
+static int create_by_hand(unsigned int number, unsigned int offset_at, uint8_t flags,
+			  uint64_t offset, uint64_t size)
 {
 	uint8_t bytes[32];
 
@@ -48,18 +49,24 @@ static int create_by_hand(unsigned int number, unsigned int offset_at, uint8_t f
 TEST_PAGED(create_takes_the_old_struct)
 {
 	int buf = create_by_hand(OLD_CREATE, OLD_OFFSET_AT, 1, 3 * page_size, 2 * page_size);
+	const uint64_t high = 1ULL << 32;
+	char *p;
 
 	ASSERT_OK(buf);
 	EXPECT_EQ(FD_CLOEXEC, fcntl(buf, F_GETFD));
 	stamp(map(dev.fd, 0, dev.size, RW), 0, dev.size);
 	EXPECT_EQ(2 * page_size, lseek(buf, 0, SEEK_END));
-	EXPECT_EQ(-1, unstamped(map(buf, 0, 2 * page_size, PROT_READ), 3 * page_size, 2 * page_size));
+	p = map(buf, 0, 2 * page_size, PROT_READ);
+	EXPECT_EQ(-1, unstamped(p, 3 * page_size, 2 * page_size));
 	/* all 64 bits count */
-	EXPECT_ERRNO(EINVAL, create_by_hand(OLD_CREATE, OLD_OFFSET_AT, 0, 1ULL << 32, page_size));
-	EXPECT_ERRNO(EINVAL, create_by_hand(OLD_CREATE, OLD_OFFSET_AT, 0, 0, (1ULL << 32) + page_size));
+	EXPECT_ERRNO(EINVAL, create_by_hand(OLD_CREATE, OLD_OFFSET_AT, 0, high, page_size));
+	EXPECT_ERRNO(EINVAL, create_by_hand(OLD_CREATE, OLD_OFFSET_AT, 0, 0, high + page_size));
 }
 
-/* A 32-bit ARM program has the long struct: both are known to a 32-bit caller, the short one to no other. */
+/*
+ * A 32-bit ARM program has the long struct: both are known to a 32-bit caller, the short one to
+ * no other.
+ */
 TEST_PAGED(struct_of_the_other_layout)
 {
 #if defined(__i386__)
@@ -76,7 +83,8 @@ TEST_ANY(getsize_returns_the_size)
 {
 	EXPECT_EQ(dev.size, ioctl(dev.fd, KVMFR_DMABUF_GETSIZE));
 	EXPECT_EQ(dev.size, ioctl(dev.fd, OLD_GETSIZE, 0));
-	EXPECT_EQ(dev.size, ioctl(dev.fd, OLD_GETSIZE, -1L));	/* there is no argument to look at */
+	/* there is no argument to look at */
+	EXPECT_EQ(dev.size, ioctl(dev.fd, OLD_GETSIZE, -1L));
 	EXPECT_EQ(dev.size, ioctl(dev_open(&dev, O_RDONLY), OLD_GETSIZE, 0));
 }
 
@@ -89,10 +97,11 @@ TEST_ANY(unknown_ioctls_are_refused)
 	memset(poison, 0xa5, sizeof(poison));
 	for (unsigned int nr = 0; nr < 256; nr++) {
 		for (unsigned int dir = 0; dir < 4; dir++) {
-			for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+			for (unsigned int i = 0; i < ARRAY_SIZE(sizes); i++) {
 				unsigned int number = _IOC(dir, 'u', nr, sizes[i]);
 
-				if (number == OLD_GETSIZE || number == OLD_CREATE || number == OLD_CREATE_24)
+				if (number == OLD_GETSIZE || number == OLD_CREATE ||
+				    number == OLD_CREATE_24)
 					continue;
 				EXPECT_ERRNO(ENOTTY, ioctl(dev.fd, number, bytes));
 			}
@@ -108,14 +117,15 @@ TEST_ANY(bad_pointers_are_refused)
 {
 	char *edge = mmap(NULL, 2 * page_size, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct kvmfr_dmabuf_create create = { .size = page_size };
+	char *beyond = edge + page_size - sizeof(create) + 1;	/* by a byte */
 
 	ASSERT_OK(edge);
 	ASSERT_OK(munmap(edge + page_size, page_size));
-	memcpy(edge + page_size - sizeof(create) + 1, &create, sizeof(create) - 1);
+	memcpy(beyond, &create, sizeof(create) - 1);
 	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, NULL));
 	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, 1L));
 	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, edge + page_size));
-	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, edge + page_size - sizeof(create) + 1));
+	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, beyond));
 	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, -(long)page_size));
 	ASSERT_OK(mprotect(edge, page_size, PROT_NONE));
 	EXPECT_ERRNO(EFAULT, ioctl(dev.fd, KVMFR_DMABUF_CREATE, edge));

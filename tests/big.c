@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Sizes that don't fit in an int, and in 32 bits. Wants a machine with 5.5 GiB of memory or more. */
+/*
+ * Sizes that don't fit in an int, and in 32 bits. Wants a machine with 5.5 GiB of memory or more.
+ */
 #include "kvmfr_test.h"
 
 #define RW (PROT_READ | PROT_WRITE)
+#define PART 65536
 
 static void load_big(unsigned int mb)
 {
@@ -36,11 +39,13 @@ TEST(getsize_does_not_tell_two_gigabytes)
 
 /* Everything else takes offsets and sizes of any number of bits. */
 static const uint64_t places[] = {
-	0, 1ULL << 20, (1ULL << 31) - 65536, 1ULL << 31, (1ULL << 32) - 65536, 1ULL << 32, (1ULL << 32) + (1 << 20),
+	0, 1ULL << 20, (1ULL << 31) - PART, 1ULL << 31, (1ULL << 32) - PART, 1ULL << 32,
+	(1ULL << 32) + (1 << 20),
 };
 
 TEST(nothing_is_cut_to_32_bits, .timeout = 300)
 {
+	uint64_t last;
 	char *all;
 
 	load_big(4608);
@@ -48,17 +53,19 @@ TEST(nothing_is_cut_to_32_bits, .timeout = 300)
 	EXPECT_EQ(4608LL << 20, lseek(dev.fd, 0, SEEK_END));
 	EXPECT_EQ(dev.size, dev.huge_bytes);
 	all = map(dev.fd, 0, dev.size, RW);
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		stamp(all + places[i], places[i], 65536);
-	stamp(all + dev.size - 65536, dev.size - 65536, 65536);
+	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++)
+		stamp(all + places[i], places[i], PART);
+	stamp(all + dev.size - PART, dev.size - PART, PART);
 
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		int buf = dmabuf(dev.fd, places[i], 65536);
+	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
+		int buf = dmabuf(dev.fd, places[i], PART);
 		int imp = importer();
 		uint64_t value = 0;
 
-		EXPECT_EQ(-1, unstamped(map(dev.fd, places[i], 65536, PROT_READ), places[i], 65536));
-		EXPECT_EQ(-1, unstamped(map(buf, 0, 65536, PROT_READ), places[i], 65536));
+		all = map(dev.fd, places[i], PART, PROT_READ);
+		EXPECT_EQ(-1, unstamped(all, places[i], PART));
+		all = map(buf, 0, PART, PROT_READ);
+		EXPECT_EQ(-1, unstamped(all, places[i], PART));
 		ASSERT_EQ(0, import(imp, buf, 0));
 		ASSERT_EQ(0, import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
 		ASSERT_EQ(0, import_io(imp, KVMFR_IMPORTER_VIA_SG, false, page_size, &value, 8));
@@ -68,9 +75,10 @@ TEST(nothing_is_cut_to_32_bits, .timeout = 300)
 		EXPECT_EQ(stamp_of(places[i] + page_size), value);
 		close(imp);
 	}
-	EXPECT_ERRNO(EINVAL, mmap(NULL, 2 * page_size, RW, MAP_SHARED, dev.fd, dev.size - page_size));
-	EXPECT_ERRNO(EINVAL, dmabuf_try(dev.fd, 0, dev.size - page_size, 2 * page_size));
-	EXPECT_EQ(-1, unstamped(map(dev.fd, dev.size - 65536, 65536, PROT_READ), dev.size - 65536, 65536));
+	last = dev.size - PART;
+	EXPECT_ERRNO(EINVAL, mmap(NULL, 2 * PART, RW, MAP_SHARED, dev.fd, last));
+	EXPECT_ERRNO(EINVAL, dmabuf_try(dev.fd, 0, last, 2 * PART));
+	EXPECT_EQ(-1, unstamped(map(dev.fd, last, PART, PROT_READ), last, PART));
 }
 
 TEST(dmabuf_of_all_of_it, .timeout = 300)
@@ -84,16 +92,17 @@ TEST(dmabuf_of_all_of_it, .timeout = 300)
 	buf = dmabuf(dev.fd, 0, dev.size);
 	EXPECT_EQ(dev.size, lseek(buf, 0, SEEK_END));
 	p = map(buf, 0, dev.size, RW);
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++)
 		set_word(p + places[i], stamp_of(places[i]));
 	imp = importer();
 	ASSERT_EQ(0, import(imp, buf, UINT32_MAX));
 	ASSERT_EQ(0, import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, &table));
-	ktap_note("%u segments, the largest of %u MiB", table.nents, (unsigned int)(table.largest >> 20));
+	ktap_note("%u segments, the largest of %u MiB", table.nents,
+		  (unsigned int)(table.largest >> 20));
 	EXPECT_EQ(dev.size, table.total);
 	EXPECT_LE(table.orig_nents, dev.size / pmd_size);
 	EXPECT_EQ(0, table.unmerged);
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
 		ASSERT_EQ(0, import_io(imp, KVMFR_IMPORTER_VIA_SG, false, places[i], &value, 8));
 		EXPECT_EQ(stamp_of(places[i]), value);
 	}

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One memory, seen from everywhere: every mapping of a byte, of the device or of a DMA-BUF, in any process and at
- * any address, shows the same byte.
+ * One memory, seen from everywhere: every mapping of a byte, of the device or of a DMA-BUF, in
+ * any process and at any address, shows the same byte.
  *
- * The kernel maps a huge page at a multiple of its size, whatever place in the device was faulted. So what matters
- * is how far address and place in the device are out of step, and there is one test for each such misalignment.
+ * The kernel maps a huge page at a multiple of its size, whatever place in the device was
+ * faulted. So what matters is how far address and place in the device are out of step, and there
+ * is one test for each such misalignment.
  */
 #include <sched.h>
 
@@ -23,7 +24,10 @@ static void look_at_everything(void)
 	nr = pmd_size / page_size;
 }
 
-/* Is p, length bytes, the device from offset on? Looks at the ends and around the borders of huge pages. */
+/*
+ * Is p, length bytes, the device from offset on? Looks at the ends and around the borders of huge
+ * pages.
+ */
 static void check_window(char *p, uint64_t offset, size_t length)
 {
 	const size_t address_border = -(uintptr_t)p % pmd_size, device_border = -offset % pmd_size;
@@ -33,7 +37,7 @@ static void check_window(char *p, uint64_t offset, size_t length)
 		device_border, device_border - page_size, device_border + pmd_size - page_size,
 	};
 
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+	for (unsigned int i = 0; i < ARRAY_SIZE(places); i++) {
 		size_t at = places[i];
 		uint64_t value = stamp_of(offset + at);
 
@@ -61,8 +65,8 @@ static void check_mapping(int fd, uint64_t fd_offset, uint64_t offset, size_t mi
 	if (ktap_failed)
 		FAIL("that was offset %#" PRIx64 " at %p", offset, (void *)p);
 	/* taken back, not unmapped: nothing else may come to lie there */
-	ASSERT_OK(mmap(p, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-		       -1, 0));
+	ASSERT_OK(mmap(p, length, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
 }
 
 TEST_PAGED(every_misalignment_of_the_offset, .timeout = 300)
@@ -106,7 +110,10 @@ TEST_PAGED(every_misalignment_of_a_dmabuf_mapping, .timeout = 300)
 	}
 }
 
-/* Huge pages that were in step are not any more after a move, nor are the pieces of a split mapping. */
+/*
+ * Huge pages that were in step are not any more after a move, nor are the pieces of a split
+ * mapping.
+ */
 TEST_PAGED(moved_mapping_shows_the_same, .timeout = 300)
 {
 	const size_t length = 2 * pmd_size;
@@ -117,14 +124,11 @@ TEST_PAGED(moved_mapping_shows_the_same, .timeout = 300)
 		char *q;
 
 		check_window(p, 0, length);
-		q = mremap(p, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, reserve(length, i * page_size));
-		ASSERT_OK(q);
+		q = move(p, length, i * page_size);
 		check_window(q, 0, length);
 		EXPECT_EQ(-1, unstamped(q, 0, length));
 		/* out of the middle to somewhere else */
-		p = mremap(q + 5 * page_size, pmd_size, pmd_size, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   reserve(length, (i + 5) % nr * page_size));
-		ASSERT_OK(p);
+		p = move(q + 5 * page_size, pmd_size, (i + 5) % nr * page_size);
 		ASSERT_OK(madvise(p, pmd_size, MADV_DONTNEED));
 		EXPECT_EQ(-1, unstamped(p, 5 * page_size, pmd_size));
 		EXPECT_EQ(-1, unstamped(q, 0, 5 * page_size));
@@ -133,7 +137,10 @@ TEST_PAGED(moved_mapping_shows_the_same, .timeout = 300)
 	}
 }
 
-/* Two processes take turns at every word of a page: device against DMA-BUF, at different places and addresses. */
+/*
+ * Two processes take turns at every word of a page: device against DMA-BUF, at different places
+ * and addresses.
+ */
 TEST_PAGED(two_processes_see_each_others_writes)
 {
 	enum { ROUNDS = 500 };

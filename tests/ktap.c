@@ -138,7 +138,8 @@ int main(int argc, char **argv)
 
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	ktap_skip_reason = mmap(NULL, 256, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ktap_skip_reason = mmap(NULL, 256, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+				-1, 0);
 	for (int i = 1; i < argc; i++)
 		if (strchr(argv[i], '='))
 			putenv(argv[i]);
@@ -154,7 +155,8 @@ int main(int argc, char **argv)
 				char name[128];
 				int result;
 
-				snprintf(name, sizeof(name), "%s%s%s", *variant, **variant ? "." : "", test->name);
+				snprintf(name, sizeof(name), "%s%s%s", *variant,
+					 **variant ? "." : "", test->name);
 				if (!wanted(name, argc, argv))
 					continue;
 				if (!running) {
@@ -165,8 +167,8 @@ int main(int argc, char **argv)
 				if (result != KTAP_PASS && result != KTAP_SKIP)
 					result = KTAP_FAIL;
 				total[result]++;
-				printf("%sok %d %s%s%s\n", result == KTAP_FAIL ? "not " : "", ++number, name,
-				       result == KTAP_SKIP ? " # SKIP " : "",
+				printf("%sok %d %s%s%s\n", result == KTAP_FAIL ? "not " : "",
+				       ++number, name, result == KTAP_SKIP ? " # SKIP " : "",
 				       result == KTAP_SKIP ? ktap_skip_reason : "");
 			}
 		}

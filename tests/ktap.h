@@ -2,13 +2,14 @@
 /*
  * A small test harness in the conventions of the kernel's selftests.
  *
- * A program is a list of TEST()s. Each runs in a child of its own, in a process group of its own, with an
- * alarm: a test that crashes, hangs or leaves processes behind is one "not ok" and the next one runs. The
- * verdict is KTAP on stdout. ASSERT_* end the test, EXPECT_* let it go on; like in kselftest the expected value
- * comes first. SKIP("reason") ends it as skipped.
+ * A program is a list of TEST()s. Each runs in a child of its own, in a process group of its own,
+ * with an alarm: a test that crashes, hangs or leaves processes behind is one "not ok" and the
+ * next one runs. The verdict is KTAP on stdout. ASSERT_* end the test, EXPECT_* let it go on;
+ * like in kselftest the expected value comes first. SKIP("reason") ends it as skipped.
  *
- * Arguments: NAME=VALUE goes to the environment, anything else selects the tests whose names contain it.
- * KTAP_TIMEOUT_SCALE multiplies every deadline (for kernels that are slow because they look for mistakes).
+ * Arguments: NAME=VALUE goes to the environment, anything else selects the tests whose names
+ * contain it. KTAP_TIMEOUT_SCALE multiplies every deadline (for kernels that are slow because
+ * they look for mistakes).
  */
 #ifndef KTAP_H
 #define KTAP_H
@@ -28,9 +29,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+
 enum { KTAP_PASS = 0, KTAP_FAIL = 1, KTAP_SKIP = 4 };
 
-/* What tests have in common: setup() runs in the child before the test, once for each of the variants. */
+/*
+ * What tests have in common: setup() runs in the child before the test, once for each of the
+ * variants.
+ */
 struct ktap_fixture {
 	const char *const *variants;	/* ends with NULL */
 	void (*setup)(const char *variant);
@@ -92,7 +98,11 @@ static inline void ktap_fail(bool fatal)
 		_exit(KTAP_FAIL);
 }
 
-#define FAIL(...) do { ktap_note("%s:%d: ", __FILE__, __LINE__); ktap_note(__VA_ARGS__); ktap_fail(true); } while (0)
+#define FAIL(...) do {								\
+	ktap_note("%s:%d:", __FILE__, __LINE__);				\
+	ktap_note(__VA_ARGS__);							\
+	ktap_fail(true);							\
+} while (0)
 
 #define KTAP_COMPARE(fatal, want, op, seen) do {				\
 	long long ktap_want = (long long)(want), ktap_seen = (long long)(seen);	\
@@ -152,7 +162,8 @@ const char *ktap_errno(int error);
 /* The call succeeds: it does not return -1 or MAP_FAILED. */
 #define ASSERT_OK(call) do {							\
 	if ((long)(call) == -1) {						\
-		ktap_note("%s:%d: %s failed with %s", __FILE__, __LINE__, #call, ktap_errno(errno)); \
+		ktap_note("%s:%d: %s failed with %s", __FILE__, __LINE__, #call, \
+			  ktap_errno(errno));					\
 		ktap_fail(true);						\
 	}									\
 } while (0)

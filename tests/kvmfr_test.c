@@ -116,7 +116,8 @@ void need_kvmfr(void)
 	char want[64], have[256];
 
 	snprintf(want, sizeof(want), "%u,1", default_mb());
-	if (!read_file("/sys/module/kvmfr/parameters/static_size_mb", have, sizeof(have)) || strcmp(want, have))
+	if (!read_file("/sys/module/kvmfr/parameters/static_size_mb", have, sizeof(have)) ||
+	    strcmp(want, have))
 		load_kvmfr("static_size_mb=%s", want);
 }
 
@@ -175,7 +176,10 @@ static bool is_kind(const struct kvmfr_dev *d, const char *kind)
 	return !strcmp(kind, d->paged ? "pci" : "pfn");
 }
 
-/* The first of the static devices, the smallest of the others: a number says nothing after a rebind. */
+/*
+ * The first of the static devices, the smallest of the others: a number says nothing after a
+ * rebind.
+ */
 bool dev_find(struct kvmfr_dev *d, const char *kind)
 {
 	struct kvmfr_dev found;
@@ -239,8 +243,8 @@ static void device_setup(const char *kind)
 	if (!dev_find(&dev, kind)) {
 		if (!strcmp(kind, "static"))
 			FAIL("no static device, though the module is loaded with sizes");
-		SKIP("this machine has no %s", !strcmp(kind, "pci") ? "IVSHMEM device of 2 MiB or more" :
-		     "IVSHMEM device too small or too high for struct pages");
+		SKIP("this machine has no IVSHMEM device %s", !strcmp(kind, "pci") ?
+		     "of 2 MiB or more" : "too small or too high for struct pages");
 	}
 	dev.fd = dev_open(&dev, O_RDWR);
 	ASSERT_OK(dev.fd);
@@ -275,10 +279,19 @@ void *map(int fd, uint64_t offset, size_t length, int prot)
 
 void *map_at(int fd, uint64_t offset, size_t length, int prot, size_t misalign)
 {
-	void *base = mmap(reserve(length, misalign), length, prot, MAP_SHARED | MAP_FIXED, fd, offset);
+	void *base = mmap(reserve(length, misalign), length, prot, MAP_SHARED | MAP_FIXED,
+			  fd, offset);
 
 	ASSERT_OK(base);
 	return base;
+}
+
+void *move(void *address, size_t length, size_t misalign)
+{
+	address = mremap(address, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+			 reserve(length, misalign));
+	ASSERT_OK(address);
+	return address;
 }
 
 uint64_t word(const volatile void *address)
@@ -294,6 +307,11 @@ void set_word(volatile void *address, uint64_t value)
 uint64_t stamp_of(uint64_t offset)
 {
 	return (offset / page_size + 1) * 0x9e3779b97f4a7c15;
+}
+
+uint64_t place_of(uint64_t stamp)
+{
+	return (stamp * 0xf1de83e19937733d - 1) * page_size;	/* the inverse of that factor */
 }
 
 void stamp(void *base, uint64_t offset, size_t length)
@@ -330,7 +348,8 @@ unsigned long smaps_kb(const void *address, const char *field)
 
 		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
 			inside = start <= (unsigned long)address && (unsigned long)address < end;
-		else if (inside && !strncmp(line, field, strlen(field)) && line[strlen(field)] == ':')
+		else if (inside && !strncmp(line, field, strlen(field)) &&
+			 line[strlen(field)] == ':')
 			kb = strtoul(line + strlen(field) + 1, NULL, 10);
 	}
 	if (file)
@@ -396,7 +415,8 @@ int import_map(int imp, uint32_t direction, struct kvmfr_importer_map *result)
 int import_io(int imp, uint32_t via, bool write, uint64_t offset, void *buffer, size_t length)
 {
 	struct kvmfr_importer_io io = {
-		.via = via, .write = write, .offset = offset, .length = length, .buffer = (uintptr_t)buffer,
+		.via = via, .write = write,
+		.offset = offset, .length = length, .buffer = (uintptr_t)buffer,
 	};
 
 	return ioctl(imp, KVMFR_IMPORTER_IO, &io) ? errno : 0;
@@ -404,7 +424,9 @@ int import_io(int imp, uint32_t via, bool write, uint64_t offset, void *buffer, 
 
 int import_pin(int imp, const void *address, size_t length)
 {
-	struct kvmfr_importer_pin pin = { .address = (uintptr_t)address, .pages = length / page_size };
+	struct kvmfr_importer_pin pin = {
+		.address = (uintptr_t)address, .pages = length / page_size,
+	};
 
 	return ioctl(imp, KVMFR_IMPORTER_PIN, &pin) ? errno : 0;
 }
@@ -477,7 +499,8 @@ uint64_t free_memory(void)
 	write_file("/proc/sys/vm/drop_caches", "3");
 	file = fopen("/proc/zoneinfo", "r");
 	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, " nr_free_pages %" SCNu64, &n) == 1 || sscanf(line, " count: %" SCNu64, &n) == 1)
+		if (sscanf(line, " nr_free_pages %" SCNu64, &n) == 1 ||
+		    sscanf(line, " count: %" SCNu64, &n) == 1)
 			pages += n;
 	if (file)
 		fclose(file);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the test programs of kvmfr share: the module, its devices, mappings, DMA-BUFs, the log, the PCI bus. */
+/*
+ * What the test programs of kvmfr share: the module, its devices, mappings, DMA-BUFs, the log,
+ * the PCI bus.
+ */
 #ifndef KVMFR_TEST_H
 #define KVMFR_TEST_H
 
@@ -29,7 +32,10 @@ int module_unload(const char *name);
 bool module_loaded(const char *name);
 long module_refs(const char *name);
 
-/* What most tests run with: static devices of default_mb() and 1 MiB. Loads it unless it is so already. */
+/*
+ * What most tests run with: static devices of default_mb() and 1 MiB. Loads it unless it is so
+ * already.
+ */
 void need_kvmfr(void);
 unsigned int default_mb(void);
 /* Loads it anew with exactly these parameters. */
@@ -48,8 +54,9 @@ struct kvmfr_dev {
 };
 
 /*
- * "static", "pci", or "pfn": a pci device whose memory can't have struct pages, since it is smaller than 2 MiB or
- * above all that a kernel with 4-level page tables can address. False if there is none.
+ * "static", "pci", or "pfn": a pci device whose memory can't have struct pages, since it is
+ * smaller than 2 MiB or above all that a kernel with 4-level page tables can address. False if
+ * there is none.
  */
 bool dev_find(struct kvmfr_dev *dev, const char *kind);
 bool dev_read(struct kvmfr_dev *dev, const char *name);
@@ -60,7 +67,10 @@ unsigned int dev_count(void);
 
 /* The device of the running test. */
 extern struct kvmfr_dev dev;
-/* Tests of static; of pci and pfn; of static and pci; of all three. Skip when there is no such device. */
+/*
+ * Tests of static; of pci and pfn; of static and pci; of all three. Skip when there is no such
+ * device.
+ */
 extern const struct ktap_fixture static_device, pci_device, paged_device, any_device;
 #define TEST_PCI(name, ...) TEST(name, .fixture = &pci_device, ##__VA_ARGS__)
 #define TEST_STATIC(name, ...) TEST(name, .fixture = &static_device, ##__VA_ARGS__)
@@ -75,10 +85,13 @@ void unload_and_check(void);
 void *map(int fd, uint64_t offset, size_t length, int prot);
 /* At an address that is this much more than a multiple of the huge page size. */
 void *map_at(int fd, uint64_t offset, size_t length, int prot, size_t misalign);
+/* Moves a mapping to such an address. */
+void *move(void *address, size_t length, size_t misalign);
 /* An address with nothing there for that length. */
 char *reserve(size_t length, size_t misalign);
 /* Every page begins with a word that tells its place in the device. */
 uint64_t stamp_of(uint64_t offset);
+uint64_t place_of(uint64_t stamp);
 void stamp(void *base, uint64_t offset, size_t length);
 /* The first page that doesn't have its stamp, counted from base; -1 if all have. */
 long unstamped(const void *base, uint64_t offset, size_t length);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The device node: who may open and map what of it, what a mapping shows, and what can be done to one. */
+/*
+ * The device node: who may open and map what of it, what a mapping shows, and what can be done to
+ * one.
+ */
 #include <sys/uio.h>
 
 #include "kvmfr_test.h"
@@ -23,7 +26,8 @@ TEST_ANY(node_is_for_its_owner_alone)
 	ASSERT_OK(stat(path, &st));
 	EXPECT_EQ(S_IFCHR | 0600, st.st_mode);
 	EXPECT_EQ(0, st.st_uid);
-	IN_CHILD(ASSERT_OK(setresuid(65534, 65534, 65534)); EXPECT_ERRNO(EACCES, open(path, O_RDONLY)));
+	IN_CHILD(ASSERT_OK(setresuid(65534, 65534, 65534));
+		 EXPECT_ERRNO(EACCES, open(path, O_RDONLY)));
 }
 
 TEST_ANY(lseek_tells_the_size)
@@ -101,7 +105,9 @@ TEST_ANY(part_shows_the_device_from_its_offset_on)
 
 	stamp(all, 0, dev.size);
 	for (unsigned int i = 0; i < 3; i++) {
-		const uint64_t offsets[] = { 0, page_size, dev.size / 2 - page_size, dev.size - lengths[i] };
+		const uint64_t offsets[] = {
+			0, page_size, dev.size / 2 - page_size, dev.size - lengths[i],
+		};
 
 		for (unsigned int j = 0; j < 4; j++) {
 			char *part = map(dev.fd, offsets[j], lengths[i], PROT_READ);
@@ -126,17 +132,18 @@ TEST_ANY(mmap_past_the_end_is_refused)
 
 TEST_ANY(mmap_wrapping_around_is_refused)
 {
+	const uint64_t p = page_size;
 	const uint64_t offsets[] = {
-		1ULL << 63, (1ULL << 63) - page_size, (uint64_t)INT64_MIN + dev.size, -(64 * (uint64_t)page_size),
-		-dev.size, (1ULL << 32) * page_size, 1ULL << 44,
+		1ULL << 63, (1ULL << 63) - p, (1ULL << 63) + dev.size, -64 * p, -dev.size,
+		(1ULL << 32) * p, 1ULL << 44,
 	};
 
-	for (unsigned int i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
-		EXPECT_ERRNO(EINVAL, mmap(NULL, page_size, RW, MAP_SHARED, dev.fd, offsets[i]));
-		EXPECT_ERRNO(EINVAL, mmap(NULL, 32 * page_size, RW, MAP_SHARED, dev.fd, offsets[i]));
+	for (unsigned int i = 0; i < ARRAY_SIZE(offsets); i++) {
+		EXPECT_ERRNO(EINVAL, mmap(NULL, p, RW, MAP_SHARED, dev.fd, offsets[i]));
+		EXPECT_ERRNO(EINVAL, mmap(NULL, 32 * p, RW, MAP_SHARED, dev.fd, offsets[i]));
 	}
 	/* What the kernel itself finds to wrap gets its own answer. */
-	EXPECT_ERRNO(EOVERFLOW, mmap(NULL, 2 * page_size, RW, MAP_SHARED, dev.fd, -(uint64_t)page_size));
+	EXPECT_ERRNO(EOVERFLOW, mmap(NULL, 2 * p, RW, MAP_SHARED, dev.fd, -p));
 }
 
 TEST_ANY(private_mapping_is_refused)
@@ -218,8 +225,7 @@ TEST_ANY(mapping_moves_and_shrinks)
 	char *q;
 
 	stamp(p, 0, 8 * page_size);
-	q = mremap(p, 8 * page_size, 8 * page_size, MREMAP_MAYMOVE | MREMAP_FIXED, reserve(8 * page_size, 0));
-	ASSERT_OK(q);
+	q = move(p, 8 * page_size, 0);
 	EXPECT_EQ(-1, unstamped(q, 0, 8 * page_size));
 	EXPECT_EQ(SIGSEGV, probe_read(p));
 	ASSERT_OK(mremap(q, 8 * page_size, 3 * page_size, 0));
@@ -227,7 +233,10 @@ TEST_ANY(mapping_moves_and_shrinks)
 	EXPECT_EQ(SIGSEGV, probe_read(q + 3 * page_size));
 }
 
-/* It maps anew, without asking mmap's questions itself. When refused, the old mapping may be gone. */
+/*
+ * It maps anew, without asking mmap's questions itself. When refused, the old mapping may be
+ * gone.
+ */
 TEST_ANY(remap_file_pages_stays_inside_the_device)
 {
 	const size_t size = 2 * page_size, pages = dev.size / page_size;
@@ -246,11 +255,13 @@ TEST_ANY(remap_file_pages_stays_inside_the_device)
 
 TEST_ANY(dropped_pages_keep_their_contents)
 {
-	const int advice[] = { MADV_DONTNEED, MADV_COLD, MADV_PAGEOUT, MADV_FREE, MADV_REMOVE, MADV_DONTNEED };
+	const int advice[] = {
+		MADV_DONTNEED, MADV_COLD, MADV_PAGEOUT, MADV_FREE, MADV_REMOVE, MADV_DONTNEED,
+	};
 	char *p = map(dev.fd, 0, dev.size, RW);
 
 	stamp(p, 0, dev.size);
-	for (unsigned int i = 0; i < sizeof(advice) / sizeof(advice[0]); i++) {
+	for (unsigned int i = 0; i < ARRAY_SIZE(advice); i++) {
 		int ret = madvise(p, dev.size, advice[i]);
 
 		/* Whether each is possible is the kernel's business; to lose data is not. */
@@ -321,13 +332,14 @@ TEST_ANY(children_share_the_mapping)
 TEST_PAGED(mapping_can_be_unmapped_in_pieces)
 {
 	char *p = map_at(dev.fd, 0, 2 * pmd_size, RW, 0);
-	const size_t holes[] = { 0, 1, pmd_size / page_size / 2, pmd_size / page_size - 1, pmd_size / page_size + 3 };
+	const size_t huge = pmd_size / page_size;
+	const size_t holes[] = { 0, 1, huge / 2, huge - 1, huge + 3 };
 	size_t hole = 0;
 
 	stamp(p, 0, 2 * pmd_size);
 	for (unsigned int i = 0; i < 5; i++)
 		ASSERT_OK(munmap(p + holes[i] * page_size, page_size));
-	for (size_t i = 0; i < 2 * pmd_size / page_size; i++) {
+	for (size_t i = 0; i < 2 * huge; i++) {
 		if (hole < 5 && i == holes[hole]) {
 			EXPECT_EQ(SIGSEGV, probe_read(p + i * page_size));
 			hole++;
@@ -469,17 +481,20 @@ static void need_huge_pages(void)
 
 TEST_PAGED(whole_device_takes_one_fault_for_each_huge_page)
 {
-	char *all = map(dev.fd, 0, dev.size, RW);
+	char *p = map(dev.fd, 0, dev.size, RW);
 
 	need_huge_pages();
 	EXPECT_EQ(dev.size, dev.huge_bytes);
-	stamp(all, 0, dev.size);
-	munmap(all, dev.size);
+	stamp(p, 0, dev.size);
+	munmap(p, dev.size);
 	/* at an address of the kernel's choice, like the Looking Glass client */
-	EXPECT_LE(faults_to_touch(map(dev.fd, 0, dev.size, RW), dev.size), dev.size / pmd_size);
+	p = map(dev.fd, 0, dev.size, RW);
+	EXPECT_LE(faults_to_touch(p, dev.size), dev.size / pmd_size);
 	/* at an aligned one, like QEMU */
-	EXPECT_LE(faults_to_touch(map_at(dev.fd, 0, dev.size, RW, 0), dev.size), dev.size / pmd_size);
-	EXPECT_LE(faults_to_touch(map_at(dev.fd, 0, dev.size, PROT_READ, 0), dev.size), dev.size / pmd_size);
+	p = map_at(dev.fd, 0, dev.size, RW, 0);
+	EXPECT_LE(faults_to_touch(p, dev.size), dev.size / pmd_size);
+	p = map_at(dev.fd, 0, dev.size, PROT_READ, 0);
+	EXPECT_LE(faults_to_touch(p, dev.size), dev.size / pmd_size);
 }
 
 /* The pages of a PCI device smaps doesn't look at. */

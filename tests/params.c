@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-/* static_size_mb, and what loading makes of it: devices, attributes, contents; or an error and nothing else. */
+/*
+ * static_size_mb, and what loading makes of it: devices, attributes, contents; or an error and
+ * nothing else.
+ */
 #include <sys/sysmacros.h>
 
 #include "kvmfr_test.h"
 
 #define RW (PROT_READ | PROT_WRITE)
+#define EIGHT "1,1,1,1,1,1,1,1,"
 
 static bool in_file(const char *path, const char *wanted)
 {
@@ -79,8 +83,7 @@ TEST(what_is_not_a_number_is_refused)
 
 TEST(too_many_values_are_refused)
 {
-	/* 33 of them */
-	refused(EINVAL, "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1", NULL);
+	refused(EINVAL, EIGHT EIGHT EIGHT EIGHT "1", NULL);
 	EXPECT_TRUE(strstr(log_last, "32"));
 }
 
@@ -158,7 +161,7 @@ TEST(thirty_two_static_devices_are_possible)
 	char name[32];
 	struct kvmfr_dev d;
 
-	load_kvmfr("static_size_mb=1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2");
+	load_kvmfr("static_size_mb=%s", EIGHT EIGHT EIGHT "1,1,1,1,1,1,1,2");
 	for (int i = 0; i < 32; i++) {
 		snprintf(name, sizeof(name), "kvmfr%d", i);
 		ASSERT_TRUE(dev_read(&d, name));

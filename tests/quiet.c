@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel's log belongs to the administrator: nothing that an ordinary user can repeat writes to it, neither
- * what works nor what is refused.
+ * The kernel's log belongs to the administrator: nothing that an ordinary user can repeat writes
+ * to it, neither what works nor what is refused.
  */
 #include <sys/resource.h>
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A DMA-BUF importer and page pinner that does what a test tells it: see kvmfr_importer.h. Only for tests. */
+/*
+ * A DMA-BUF importer and page pinner that does what a test tells it: see kvmfr_importer.h. Only
+ * for tests.
+ */
 #include <linux/dma-buf.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-mapping.h>
@@ -15,10 +18,8 @@
 
 #include "kvmfr_importer.h"
 
-#if defined(HAVE_IOSYS_MAP)
-typedef struct iosys_map vmap_t;
-#elif defined(HAVE_DMA_BUF_MAP)
-typedef struct dma_buf_map vmap_t;
+#ifdef HAVE_DMA_BUF_MAP
+#define iosys_map dma_buf_map
 #endif
 
 #ifdef HAVE_DMA_BUF_UNLOCKED
@@ -28,9 +29,9 @@ typedef struct dma_buf_map vmap_t;
 #define dma_buf_vunmap			dma_buf_vunmap_unlocked
 #endif
 
-/* One open file. lock covers everything; a DMA-BUF's own locks are taken inside it. */
+/* One open file */
 struct importer {
-	struct mutex lock;
+	struct mutex lock;	/* everything; a DMA-BUF's own locks are taken inside it */
 	struct platform_device *pdev;
 	struct dma_buf_attachment *attach;
 	struct sg_table *sgt;
@@ -39,7 +40,7 @@ struct importer {
 	u64 at_offset;
 	u64 total;
 #ifndef HAVE_VMAP_POINTER
-	vmap_t map;
+	struct iosys_map map;
 #endif
 	void *vaddr;
 	struct page **pages;
@@ -113,7 +114,10 @@ static int importer_map(struct importer *imp, unsigned long arg)
 	for_each_sgtable_dma_sg(sgt, sg, i) {
 		u64 address = sg_dma_address(sg), length = sg_dma_len(sg);
 
-		/* A segment may not cross the device's boundary (4 GiB by default), so two are right there. */
+		/*
+		 * A segment may not cross the device's boundary (4 GiB by default), so two are
+		 * right there.
+		 */
 		if (i && address == end && address + length - start <= dma_get_max_seg_size(dev) &&
 		    !((start ^ (address + length - 1)) & ~boundary))
 			req.unmerged++;
@@ -233,8 +237,9 @@ static void *importer_byte(struct importer *imp, u32 via, u64 offset)
 	if (via != KVMFR_IMPORTER_VIA_SG || !imp->sgt || offset >= imp->total)
 		return NULL;
 	/*
-	 * Like a device: by DMA address. CONFIG_DMABUF_DEBUG hides the pages from importers anyhow. The virtual
-	 * machines of the tests have no IOMMU, so this is the inverse of dma_map_sgtable().
+	 * Like a device: by DMA address. CONFIG_DMABUF_DEBUG hides the pages from importers
+	 * anyhow. The virtual machines of the tests have no IOMMU, so this is the inverse of
+	 * dma_map_sgtable().
 	 */
 	if (offset < imp->at_offset) {
 		imp->at = imp->sgt->sgl;
@@ -338,7 +343,10 @@ static int importer_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct importer *imp = file->private_data;
 
-	/* Not under the lock: mmap_lock is held, and IO takes it inside the lock. The test doesn't detach meanwhile. */
+	/*
+	 * Not under the lock: mmap_lock is held, and IO takes it inside the lock. The test
+	 * doesn't detach meanwhile.
+	 */
 	return imp->attach ? dma_buf_mmap(imp->attach->dmabuf, vma, vma->vm_pgoff) : -ENOENT;
 }
 

@@ -58,7 +58,8 @@ struct kvmfr_importer_pin {
 #define KVMFR_IMPORTER_BEGIN_CPU _IO('I', 0xe6)	/* argument: direction */
 #define KVMFR_IMPORTER_END_CPU	 _IO('I', 0xe7)	/* argument: direction */
 #define KVMFR_IMPORTER_IO	 _IOW('I', 0xe8, struct kvmfr_importer_io)
-#define KVMFR_IMPORTER_PIN	 _IOW('I', 0xe9, struct kvmfr_importer_pin)	/* write, long term */
+/* for writing and for the long term */
+#define KVMFR_IMPORTER_PIN	 _IOW('I', 0xe9, struct kvmfr_importer_pin)
 #define KVMFR_IMPORTER_UNPIN	 _IO('I', 0xea)
 
 #endif
