@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 /* The files of one process whose mappings are the device's. */
 struct files {
@@ -44,18 +45,23 @@ static bool look_for_descriptors(const struct device *dev, pid_t pid,
 				 struct files *files, struct user *user)
 {
 	DIR *dir = opendir(path("/proc/%d/fd", pid));
+	const char *dmabuf = path("/dmabuf:");
 	struct dirent *entry;
+	char target[4096];
 	struct stat st;
+	ssize_t n;
 
 	if (!dir)
 		return errno == ENOENT;
 	while ((entry = readdir(dir))) {
-		if (*entry->d_name == '.' ||
-		    fstatat(dirfd(dir), entry->d_name, &st, 0))
+		n = readlinkat(dirfd(dir), entry->d_name, target,
+			       sizeof(target) - 1);
+		if (n < 0 || fstatat(dirfd(dir), entry->d_name, &st, 0))
 			continue;
+		target[n] = 0;
 		if (S_ISCHR(st.st_mode))
 			user->open |= st.st_rdev == dev->number;
-		else if (S_ISREG(st.st_mode))
+		else if (!strncmp(target, dmabuf, strlen(dmabuf)))
 			add_dmabuf(dev, pid, entry->d_name, &st, files, user);
 	}
 	closedir(dir);

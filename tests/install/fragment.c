@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * fragment: leave a page that cannot be moved in every 256 KiB of the memory,
- * say "ready", and keep it so until killed. Then nothing of 2 MiB is free.
+ * fragment: leave a page that cannot be moved in every 256 KiB of most of the
+ * memory, say "ready", and keep it so until killed.
  *
- * A packet in a pipe has a page of its own, which stays where it is. All free
- * memory is filled with them, and then all but every 64th are given back.
+ * A packet in a pipe has a page of its own, which stays where it is. Free memory
+ * is filled with them, up to what everybody else needs to go on, and then all but
+ * every 64th are given back.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -17,7 +18,7 @@
 #define SLOTS	16		/* of a pipe */
 #define EVERY	64
 #define MAX	100000
-#define SPARE	(48L << 10)	/* KiB for everybody else */
+#define SPARE	(160L << 10)	/* KiB for everybody else */
 
 static int given[MAX][2], kept[MAX][2];
 
