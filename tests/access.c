@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Who may do what: each sentence of README.rst's "Permissions", tried by somebody who would like more. */
+/* Who may do what: README.rst's "Permissions", tried by somebody who would like more. */
 #include <limits.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -122,7 +122,7 @@ TEST_PAGED(reader_cannot_have_a_device_write)
 	EXPECT_EQ(0, import_pin(imp, map(dev.fd, 0, page_size, RW), page_size));
 }
 
-/* Only the part of the device that the DMA-BUF is, also by calls that take another part of a mapping's file */
+/* Not by calls either that take another part of a mapping's file */
 static void only_the_window(int buf, uint64_t offset, uint64_t size)
 {
 	char *p = map(buf, 0, size, RW);
@@ -165,13 +165,14 @@ static uint64_t random_word(uint64_t *state)
 	return *state ^ *state >> 32;
 }
 
-/* All of it, and what it looked like is no longer: zeros, ones, random words, and words that look like pointers */
+/* Zeros, ones, random words, and words that look like pointers */
 static void garbage(char *p, int kind, uint64_t *state)
 {
 	for (uint64_t i = 0; i < dev.size; i += 8) {
 		uint64_t r = random_word(state);
+		uint64_t kinds[] = { 0, ~0ULL, r, 0xffff888000000000 | (r & 0xffffff8) };
 
-		set_word(p + i, kind == 0 ? 0 : kind == 1 ? ~0ULL : kind == 2 ? r : 0xffff888000000000 | (r & 0xffffff8));
+		set_word(p + i, kinds[kind]);
 	}
 }
 

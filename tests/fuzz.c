@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A fuzzer that knows what it does: random sequences of everything that can be done to /dev/kvmfrN, by several
- * processes of several threads, while the IVSHMEM devices come and go. It keeps a model of what every page of
- * every mapping has to show and of what every call has to answer, and stops at the first thing that is not so.
+ * A fuzzer that knows what it does: random sequences of everything that can be done to /dev/kvmfrN,
+ * by several processes of several threads, while the IVSHMEM devices come and go. It keeps a model
+ * of what every page of every mapping has to show and of what every call has to answer, and stops
+ * at the first thing that is not so.
  *
  *	fuzz [--seed N] [--ops N] [--procs N] [--threads N] [--replay WORKER] [--keep]
  *
- * What a worker does next depends on the seed, the worker's number and the operation's number, on nothing else.
- * So the same seed repeats the same operations, though not the way they interleave; --replay runs one worker
- * alone and prints each operation before it is done. --keep leaves the module loaded.
+ * What a worker does next depends on the seed, the worker's number and the operation's number, on
+ * nothing else. So the same seed repeats the same operations, though not the way they interleave;
+ * --replay runs one worker alone and prints each operation before it is done. --keep leaves the
+ * module loaded.
  *
- * How the contents are known: every 8-byte word that is looked at holds its device, its page and a counter. A
- * worker writes only to its own pages (page modulo number of workers) and remembers what; other pages it can at
- * least identify. How the answers are known though a device may vanish at any moment: see struct plug.
+ * How the contents are known: every 8-byte word that is looked at holds its device, its page and a
+ * counter. A worker writes only to its own pages (page modulo number of workers) and remembers
+ * what; other pages it can at least identify. How the answers are known though a device may vanish
+ * at any moment: see struct plug.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -70,9 +73,10 @@ struct drm_gem { uint32_t handle, pad; };
 #endif
 
 /*
- * The life of a device, in generations that only the plugging thread advances: @begun before an unbind starts,
- * @ended after it has returned, @back after a bind has. A descriptor of generation g is certainly alive as long
- * as @begun == g, certainly dead once @ended > g, and in between nobody can tell.
+ * The life of a device, in generations that only the plugging thread advances: @begun before an
+ * unbind starts, @ended after it has returned, @back after a bind has. A descriptor of generation g
+ * is certainly alive as long as @begun == g, certainly dead once @ended > g, and in between nobody
+ * can tell.
  */
 struct plug {
 	atomic_uint begun, ended, back;
@@ -148,8 +152,9 @@ static long replay = -1;
 static bool pins_files;			/* this kernel's io_uring pins mappings of files */
 
 /*
- * Addresses that were just unmapped belong to their worker all the same. Whoever makes such holes in its arena
- * holds this for reading, and whoever lets the kernel choose an address holds it for writing.
+ * Addresses that were just unmapped belong to their worker all the same. Whoever makes such holes
+ * in its arena holds this for reading, and whoever lets the kernel choose an address holds it for
+ * writing.
  */
 static pthread_rwlock_t holes = PTHREAD_RWLOCK_INITIALIZER;
 
@@ -183,9 +188,11 @@ static bool one_in(struct worker *w, uint32_t n)
 static uint64_t boundary(struct worker *w, uint64_t size)
 {
 	const uint64_t values[] = {
-		0, 1, PAGE - 1, PAGE, PAGE + 1, size - PAGE, size - 1, size, size + 1, size + PAGE, 2 * size,
-		1ULL << 31, (1ULL << 31) - PAGE, 1ULL << 32, (1ULL << 32) - PAGE, (1ULL << 32) + PAGE,
-		1ULL << 44, 1ULL << 52, 1ULL << 63, (1ULL << 63) - PAGE, -size, -PAGE, -1ULL, any(w),
+		0, 1, PAGE - 1, PAGE, PAGE + 1,
+		size - PAGE, size - 1, size, size + 1, size + PAGE, 2 * size,
+		1ULL << 31, (1ULL << 31) - PAGE, 1ULL << 32, (1ULL << 32) - PAGE,
+		(1ULL << 32) + PAGE, 1ULL << 44, 1ULL << 52, 1ULL << 63, (1ULL << 63) - PAGE,
+		-size, -PAGE, -1ULL, any(w),
 	};
 
 	if (one_in(w, 3))
@@ -246,15 +253,16 @@ static __thread unsigned int current_op;
 
 static void expect(struct worker *w, errors want, int got)
 {
+	struct tally *tally = &shared->tally[current_op];
 	char list[128] = "";
 
-	atomic_fetch_add_explicit(got ? &shared->tally[current_op].refused : &shared->tally[current_op].ok, 1,
-				  memory_order_relaxed);
+	atomic_fetch_add(got ? &tally->refused : &tally->ok, 1);
 	if (want & E(got))
 		return;
 	for (int error = 0; error < 128; error++)
 		if (want & E(error))
-			snprintf(list + strlen(list), sizeof(list) - strlen(list), " %s", name_of(error));
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), " %s",
+				 name_of(error));
 	wrong(w, "answered %s, expected%s", name_of(got), list);
 }
 
@@ -327,18 +335,19 @@ static bool mine(struct worker *w, uint32_t page)
 }
 
 /* Whether @value is what this word of the device holds, as far as the worker can know */
-static void check_value(struct worker *w, uint64_t value, unsigned int dev, uint32_t page, unsigned int word)
+static void check_value(struct worker *w, uint64_t value, unsigned int dev, uint32_t page,
+			unsigned int word)
 {
 	uint64_t want = word_value(dev, page, shared->written[dev][page][word]);
 
 	if (value == want)
 		return;
 	if (mine(w, page))
-		wrong(w, "device %u page %u word %u shows %#llx, written was %#llx", dev, page, word,
-		      (unsigned long long)value, (unsigned long long)want);
+		wrong(w, "device %u page %u word %u shows %#llx, written was %#llx", dev, page,
+		      word, (unsigned long long)value, (unsigned long long)want);
 	else if (value >> 32 != want >> 32)
-		wrong(w, "device %u page %u word %u shows %#llx, which is not of this page", dev, page, word,
-		      (unsigned long long)value);
+		wrong(w, "device %u page %u word %u shows %#llx, which is not of this page", dev,
+		      page, word, (unsigned long long)value);
 }
 
 /* Reads or writes one word of page @at of the arena, and judges it. */
@@ -367,8 +376,8 @@ static void look(struct worker *w, uint32_t at, unsigned int word, bool write)
 		return;
 	}
 	if (sig && (sig != SIGBUS || life == ALIVE)) {
-		wrong(w, "signal %d at page %u (device %u page %u, %s)", sig, at, page->dev, page->page,
-		      life == ALIVE ? "alive" : "gone");
+		wrong(w, "signal %d at page %u (device %u page %u, %s)", sig, at, page->dev,
+		      page->page, life == ALIVE ? "alive" : "gone");
 		return;
 	}
 	if (!sig && life == DEAD) {
@@ -409,7 +418,7 @@ static uint32_t some_page(struct worker *w)
 	return at;
 }
 
-/* How many pages from @at on, at most @max, are mapped; with @vma, in this VMA one after the other */
+/* How many pages from @at on, at most @max, are mapped; with @vma, by one VMA in order */
 static uint32_t run_of(struct worker *w, uint32_t at, uint32_t max, bool vma)
 {
 	struct page *first = &w->arena[at];
@@ -421,7 +430,7 @@ static uint32_t run_of(struct worker *w, uint32_t at, uint32_t max, bool vma)
 	return n;
 }
 
-/* A change to @n pages from @at on cuts VMAs: into what is before, the pages themselves, and what is behind. */
+/* A change to @n pages from @at on cuts VMAs: before them, and behind them. */
 static void cut(struct worker *w, uint32_t at, uint32_t n)
 {
 	uint32_t i;
@@ -459,7 +468,7 @@ static struct buffer *some_buffer(struct worker *w)
 	return buffer->fd < 0 ? NULL : buffer;
 }
 
-/* Who is mapped: a file of a device, or a DMA-BUF, as a window of pages @low to @high of device @dev */
+/* What is mapped: a device, or a DMA-BUF, as a window of pages @low to @high of device @dev */
 struct source {
 	int fd;
 	uint8_t dev;
@@ -477,8 +486,9 @@ static bool some_source(struct worker *w, struct source *s)
 		*s = (struct source) { buffer->fd, buffer->dev, true, true, buffer->first,
 				       buffer->first + buffer->pages, buffer->gen };
 	else if (file)
-		*s = (struct source) { file->fd, file->dev, file->mode != O_WRONLY, file->mode == O_RDWR, 0,
-				       devices[file->dev].pages, file->gen };
+		*s = (struct source) { file->fd, file->dev, file->mode != O_WRONLY,
+				       file->mode == O_RDWR, 0, devices[file->dev].pages,
+				       file->gen };
 	else
 		return false;
 	return true;
@@ -487,15 +497,16 @@ static bool some_source(struct worker *w, struct source *s)
 static int some_prot(struct worker *w)
 {
 	static const int prots[] = {
-		PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE, PROT_READ, PROT_READ,
-		PROT_WRITE, PROT_NONE,
+		PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE,
+		PROT_READ, PROT_READ, PROT_WRITE, PROT_NONE,
 	};
 
 	return prots[below(w, sizeof(prots) / sizeof(*prots))];
 }
 
 /* Pages @at on now show the source from its page @page on. */
-static void fill(struct worker *w, uint32_t at, uint32_t n, const struct source *s, uint32_t page, int prot)
+static void fill(struct worker *w, uint32_t at, uint32_t n, const struct source *s, uint32_t page,
+		 int prot)
 {
 	w->vmas++;
 	for (uint32_t i = 0; i < n; i++)
@@ -586,8 +597,8 @@ static void op_mmap(struct worker *w)
 	flags = one_in(w, 20) ? MAP_PRIVATE : one_in(w, 8) ? MAP_SHARED_VALIDATE : MAP_SHARED;
 	if (one_in(w, 8))
 		flags |= MAP_POPULATE;
-	WHAT(w, "mmap device %u window %u-%u at page %u: offset %u, %u pages, prot %d, flags %#x", s.dev, s.low,
-	     s.high, at, offset, n, prot, flags);
+	WHAT(w, "mmap device %u window %u-%u at page %u: offset %u, %u pages, prot %d, flags %#x",
+	     s.dev, s.low, s.high, at, offset, n, prot, flags);
 
 	if ((flags & MAP_TYPE) == MAP_PRIVATE)
 		want |= E(EINVAL);
@@ -644,8 +655,8 @@ static void op_mmap_absurd(struct worker *w)
 	if (inside && s.may_read)
 		expect_life(w, OK, err, life_of(s.dev, s.gen, before));
 	else
-		expect_life(w, E(EINVAL) | (s.may_read ? 0 : E(EACCES)) | E(ENOMEM) | E(EOVERFLOW), err,
-			    life_of(s.dev, s.gen, before));
+		expect_life(w, E(EINVAL) | (s.may_read ? 0 : E(EACCES)) | E(ENOMEM) | E(EOVERFLOW),
+			    err, life_of(s.dev, s.gen, before));
 }
 
 /* Where the kernel likes, and away again in two pieces */
@@ -665,7 +676,8 @@ static void op_mmap_anywhere(struct worker *w)
 	offset = below(w, window);
 	n = some_pages(w, window - offset);
 	cut_at = below(w, n);
-	WHAT(w, "mmap device %u window %u-%u anywhere: offset %u, %u pages", s.dev, s.low, s.high, offset, n);
+	WHAT(w, "mmap device %u window %u-%u anywhere: offset %u, %u pages", s.dev, s.low, s.high,
+	     offset, n);
 
 	pthread_rwlock_wrlock(&holes);
 	before = moment(s.dev);
@@ -676,7 +688,8 @@ static void op_mmap_anywhere(struct worker *w)
 		sig = access_word((void *)(p + (n - 1) * PAGE), &last, false);
 		if (!sig)
 			sig = access_word((void *)p, &first, false);
-		if (munmap(p + cut_at * PAGE, (n - cut_at) * PAGE) || (cut_at && munmap(p, cut_at * PAGE)))
+		if (munmap(p + cut_at * PAGE, (n - cut_at) * PAGE) ||
+		    (cut_at && munmap(p, cut_at * PAGE)))
 			wrong(w, "munmap failed with %s", name_of(errno));
 	}
 	pthread_rwlock_unlock(&holes);
@@ -706,7 +719,8 @@ static void op_write(struct worker *w)
 	uint32_t at = some_page(w);
 
 	/* Find a page of our own nearby. */
-	for (int i = 0; i < 64 && at < ARENA - 1 && w->arena[at].mapped && !mine(w, w->arena[at].page); i++)
+	for (int i = 0;
+	     i < 64 && at < ARENA - 1 && w->arena[at].mapped && !mine(w, w->arena[at].page); i++)
 		at++;
 	WHAT(w, "write page %u", at);
 	look(w, at, below(w, 4), true);
@@ -796,10 +810,12 @@ static void op_mremap_move(struct worker *w)
 		to = (to & ~511) + at % 512;
 	if (!n || to + n > ARENA || (to < at + n && at < to + n))
 		return;
-	WHAT(w, "mremap pages %u-%u to %u%s", at, at + n, to, dontunmap ? ", without unmapping" : "");
+	WHAT(w, "mremap pages %u-%u to %u%s", at, at + n, to,
+	     dontunmap ? ", without unmapping" : "");
 	pthread_rwlock_rdlock(&holes);
 	p = mremap(w->base + at * PAGE, n * PAGE, n * PAGE,
-		   MREMAP_MAYMOVE | MREMAP_FIXED | (dontunmap ? MREMAP_DONTUNMAP : 0), w->base + to * PAGE);
+		   MREMAP_MAYMOVE | MREMAP_FIXED | (dontunmap ? MREMAP_DONTUNMAP : 0),
+		   w->base + to * PAGE);
 	err = p == MAP_FAILED ? errno : 0;
 	cut(w, at, n);
 	cut(w, to, n);
@@ -850,10 +866,10 @@ static void op_mremap_grow(struct worker *w)
 static void op_madvise(struct worker *w)
 {
 	static const int advices[] = {
-		MADV_DONTNEED, MADV_DONTNEED, MADV_REMOVE, MADV_FREE, MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT,
-		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_DONTDUMP,
-		MADV_DODUMP, MADV_WIPEONFORK, MADV_SEQUENTIAL, MADV_RANDOM, MADV_NORMAL, MADV_POPULATE_READ,
-		MADV_POPULATE_WRITE,
+		MADV_DONTNEED, MADV_DONTNEED, MADV_REMOVE, MADV_FREE, MADV_WILLNEED, MADV_COLD,
+		MADV_PAGEOUT, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE, MADV_MERGEABLE,
+		MADV_UNMERGEABLE, MADV_DONTDUMP, MADV_DODUMP, MADV_WIPEONFORK, MADV_SEQUENTIAL,
+		MADV_RANDOM, MADV_NORMAL, MADV_POPULATE_READ, MADV_POPULATE_WRITE,
 	};
 	int advice = advices[below(w, sizeof(advices) / sizeof(*advices))];
 	uint32_t at = some_page(w);
@@ -888,8 +904,8 @@ static void op_lock(struct worker *w)
 }
 
 /*
- * Old and emulated, and the one call that asks for another part of a mapping's file without its descriptor: it
- * must not show what the descriptor that was mapped could not.
+ * Old and emulated, and the one call that asks for another part of a mapping's file without its
+ * descriptor: it must not show what the descriptor that was mapped could not.
  */
 static void op_remap_file_pages(struct worker *w)
 {
@@ -906,17 +922,19 @@ static void op_remap_file_pages(struct worker *w)
 		return;
 	WHAT(w, "remap_file_pages pages %u-%u to %u", at, at + n, to);
 	pthread_rwlock_rdlock(&holes);
-	err = syscall(SYS_remap_file_pages, w->base + at * PAGE, n * PAGE, 0, (size_t)to, 0) ? errno : 0;
+	err = syscall(SYS_remap_file_pages, w->base + at * PAGE, n * PAGE, 0, (size_t)to, 0) ?
+	      errno : 0;
 	cut(w, at, n);
 	if (err)
 		reserve(w, at, n);
 	pthread_rwlock_unlock(&holes);
-	expect(w, OK | E(EINVAL) | (life_of(was.dev, was.gen, before) == ALIVE ? 0 : E(ENODEV)), err);
+	expect(w, OK | E(EINVAL) | (life_of(was.dev, was.gen, before) == ALIVE ? 0 : E(ENODEV)),
+	       err);
 	if (err)
 		return;
 
-	s = (struct source) { .dev = was.dev, .may_write = was.may_write, .low = was.low, .high = was.high,
-			      .gen = was.gen };
+	s = (struct source) { .dev = was.dev, .may_write = was.may_write, .low = was.low,
+			      .high = was.high, .gen = was.gen };
 	fill(w, at, n, &s, 0, was.prot);
 	if (!(was.prot & (PROT_READ | PROT_WRITE)) ||
 	    access_word((void *)(w->base + at * PAGE), &value, false)) {
@@ -987,7 +1005,8 @@ static void op_pin(struct worker *w)
 	ring = syscall(SYS_io_uring_setup, 1, &params);
 	if (ring < 0)
 		return;
-	err = syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &range, 1) < 0 ? errno : 0;
+	err = syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &range, 1) ?
+	      errno : 0;
 	if (!pins_files)
 		want = E(EOPNOTSUPP) | E(EFAULT);
 	else if (!(page->prot & PROT_WRITE) || !devices[page->dev].dmabuf)
@@ -1050,7 +1069,7 @@ static void op_ioctl_unknown(struct worker *w)
 
 	if (!file)
 		return;
-	/* Any number, or a near miss: another size or direction, a neighbour; never one that exists for all files */
+	/* Any number, or a near miss; never one that exists for all files */
 	cmd = one_in(w, 2) ? _IOC(below(w, 4), 'u', below(w, 256), below(w, 64)) : any(w);
 	if (cmd == KVMFR_DMABUF_GETSIZE || cmd == KVMFR_DMABUF_CREATE || _IOC_TYPE(cmd) == 'T' ||
 	    _IOC_TYPE(cmd) == 'f' || _IOC_TYPE(cmd) == 'X' || _IOC_TYPE(cmd) == 0)
@@ -1125,8 +1144,8 @@ static void op_create(struct worker *w)
 		create.size = some_pages(w, (size - create.offset) / PAGE) * PAGE;
 	}
 	bad_pointer = one_in(w, 50);
-	WHAT(w, "create a DMA-BUF of device %u: flags %#x, offset %#llx, size %#llx%s", file->dev, create.flags,
-	     (unsigned long long)create.offset, (unsigned long long)create.size,
+	WHAT(w, "create a DMA-BUF of device %u: flags %#x, offset %#llx, size %#llx%s", file->dev,
+	     create.flags, (unsigned long long)create.offset, (unsigned long long)create.size,
 	     bad_pointer ? ", bad pointer" : "");
 
 	if (bad_pointer)
@@ -1134,8 +1153,8 @@ static void op_create(struct worker *w)
 	else {
 		if (create.flags & ~KVMFR_DMABUF_FLAG_CLOEXEC)
 			want |= E(EINVAL);
-		if (!create.size || create.size % PAGE || create.offset % PAGE || create.size > size ||
-		    create.offset > size - create.size)
+		if (!create.size || create.size % PAGE || create.offset % PAGE ||
+		    create.size > size || create.offset > size - create.size)
 			want |= E(EINVAL);
 		if (file->mode != O_RDWR)
 			want |= E(EACCES);
@@ -1183,7 +1202,8 @@ static void op_buffer_sync(struct worker *w)
 		return;
 	sync.flags = one_in(w, 8) ? any(w) : below(w, 8);
 	valid = !(sync.flags & ~DMA_BUF_SYNC_VALID_FLAGS_MASK) && (sync.flags & DMA_BUF_SYNC_RW);
-	WHAT(w, "sync a DMA-BUF of device %u, flags %#llx", buffer->dev, (unsigned long long)sync.flags);
+	WHAT(w, "sync a DMA-BUF of device %u, flags %#llx", buffer->dev,
+	     (unsigned long long)sync.flags);
 	before = moment(buffer->dev);
 	err = ioctl(buffer->fd, DMA_BUF_IOCTL_SYNC, &sync) ? errno : 0;
 	if (valid)
@@ -1192,7 +1212,7 @@ static void op_buffer_sync(struct worker *w)
 		expect(w, E(EINVAL), err);
 }
 
-/* A GPU driver attaches and maps it. Until it lets go the device's removal waits, so not for long. */
+/* A GPU driver attaches and maps it. Removal waits until it lets go, so not for long. */
 static void op_import(struct worker *w)
 {
 	struct drm_prime prime = { 0 };
@@ -1222,7 +1242,7 @@ static void op_import(struct worker *w)
 		op_import(w);
 }
 
-/* A child inherits mappings and descriptors, sees what its parent sees, and leaves without cleaning up. */
+/* A child sees what its parent sees, and leaves without cleaning up. */
 static void op_fork(struct worker *w)
 {
 	struct rlimit none = { 0, 0 };
@@ -1330,7 +1350,8 @@ static void *work(void *arg)
 
 static void prepare(struct worker *w, unsigned int id, unsigned long ops)
 {
-	char *p = mmap(NULL, ARENA * PAGE + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *p = mmap(NULL, ARENA * PAGE + HUGE, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	w->id = id;
 	w->ops = ops;
@@ -1346,7 +1367,8 @@ static void prepare(struct worker *w, unsigned int id, unsigned long ops)
 
 static void work_as_process(unsigned int first, unsigned int threads, unsigned long ops)
 {
-	const struct sigaction catch = { .sa_sigaction = caught, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	const struct sigaction catch = { .sa_sigaction = caught,
+					 .sa_flags = SA_SIGINFO | SA_NODEFER };
 	struct worker *workers = calloc(threads, sizeof(*workers));
 
 	sigaction(SIGSEGV, &catch, NULL);
@@ -1384,7 +1406,8 @@ static void replug(struct worker *w, unsigned int dev)
 	WHAT(w, "%s %s", remove ? "remove" : "unbind", devices[dev].address);
 	atomic_fetch_add(&plug->begun, 1);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", devices[dev].address);
-	if (!(remove ? put(path, "1") : put("/sys/bus/pci/drivers/kvmfr/unbind", devices[dev].address))) {
+	if (!(remove ? put(path, "1") :
+		       put("/sys/bus/pci/drivers/kvmfr/unbind", devices[dev].address))) {
 		wrong(w, "failed with %s", name_of(errno));
 		return;
 	}
@@ -1470,7 +1493,8 @@ static void find_devices(void)
 		if (n > 0) {
 			link[n] = 0;
 			base = strrchr(link, '/') + 1;
-			snprintf(dev->address, sizeof(dev->address), "%.*s", (int)sizeof(dev->address) - 1, base);
+			snprintf(dev->address, sizeof(dev->address), "%.*s",
+				 (int)sizeof(dev->address) - 1, base);
 		}
 		size = lseek(fd, 0, SEEK_END);
 		dev->pages = size / PAGE;
@@ -1479,8 +1503,8 @@ static void find_devices(void)
 		if (buffer >= 0)
 			close(buffer);
 		if (size > 0 && dev->pages <= MAX_PAGES) {
-			printf("# device %u: %s, %u pages, %s%s\n", nr_devices, dev->node, dev->pages,
-			       dev->address[0] ? dev->address : "static",
+			printf("# device %u: %s, %u pages, %s%s\n", nr_devices, dev->node,
+			       dev->pages, dev->address[0] ? dev->address : "static",
 			       dev->dmabuf ? "" : ", without DMA-BUFs");
 			nr_devices++;
 		}
@@ -1490,12 +1514,13 @@ static void find_devices(void)
 		die("there is no /dev/kvmfrN that can be opened");
 }
 
-/* Every word that is looked at, written or checked through a fresh mapping; which device is wrong, or -1 */
+/* Every word that is looked at, written or checked; which device is wrong, or -1 */
 static int all_memory(bool write)
 {
 	for (unsigned int dev = 0; dev < nr_devices; dev++) {
 		int fd = open(devices[dev].node, O_RDWR | O_CLOEXEC);
-		char *p = mmap(NULL, devices[dev].pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		char *p = mmap(NULL, devices[dev].pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			       fd, 0);
 
 		close(fd);
 		if (p == MAP_FAILED)
@@ -1503,7 +1528,8 @@ static int all_memory(bool write)
 		for (uint32_t page = 0; page < devices[dev].pages; page++) {
 			for (int word = 0; word < 4; word++) {
 				uint64_t *at = (uint64_t *)(p + page * PAGE + word_offset[word]);
-				uint64_t want = word_value(dev, page, shared->written[dev][page][word]);
+				uint32_t count = shared->written[dev][page][word];
+				uint64_t want = word_value(dev, page, count);
 
 				if (write)
 					*at = want;
@@ -1554,12 +1580,11 @@ static bool unload(void)
 static bool pins(void)
 {
 	struct io_uring_params params = { 0 };
-	int fd = memfd_create("fuzz", MFD_CLOEXEC), ring = syscall(SYS_io_uring_setup, 1, &params);
+	int ring = syscall(SYS_io_uring_setup, 1, &params), fd;
 	struct iovec range = { .iov_len = PAGE };
 	bool yes = false;
 
-	/* 6.1 refuses every file but shmem and hugetlbfs; a device's static memory shows the difference */
-	close(fd);
+	/* 6.1 refuses every file but shmem and hugetlbfs. */
 	if (ring < 0)
 		return false;
 	for (unsigned int dev = 0; dev < nr_devices && !yes; dev++) {
@@ -1630,13 +1655,16 @@ int main(int argc, char **argv)
 			keep = true;
 			break;
 		default:
-			fprintf(stderr, "usage: fuzz [--seed N] [--ops N] [--procs N] [--threads N] [--replay WORKER] [--keep]\n");
+			fprintf(stderr, "usage: fuzz [--seed N] [--ops N] [--procs N] [--threads N]"
+				" [--replay WORKER] [--keep]\n");
 			return 2;
 		}
 	}
 	nr_workers = procs * threads;
 	if (!nr_workers || nr_workers > MAX_WORKERS || replay >= nr_workers) {
-		fprintf(stderr, "fuzz: from 1 to %d workers are possible, --replay takes one of them\n", MAX_WORKERS);
+		fprintf(stderr,
+			"fuzz: from 1 to %d workers are possible, --replay takes one of them\n",
+			MAX_WORKERS);
 		return 2;
 	}
 	for (; optind < argc; optind++)		/* NAME=VALUE, as the other programs take it */
@@ -1647,9 +1675,10 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("KTAP version 1\n1..3\n");
-	printf("# fuzz --seed %llu --ops %lu --procs %u --threads %u\n", (unsigned long long)seed, ops, procs,
-	       threads);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	printf("# fuzz --seed %llu --ops %lu --procs %u --threads %u\n", (unsigned long long)seed,
+	       ops, procs, threads);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
 	if (shared == MAP_FAILED)
 		die("no memory");
 	load();
@@ -1689,8 +1718,8 @@ int main(int argc, char **argv)
 			}
 			pids[i] = 0;
 			if (!WIFEXITED(status) && !atomic_exchange(&shared->failed, true))
-				snprintf(shared->report, sizeof(shared->report), "a process died of signal %d",
-					 WTERMSIG(status));
+				snprintf(shared->report, sizeof(shared->report),
+					 "a process died of signal %d", WTERMSIG(status));
 			if (!WIFEXITED(status))
 				atomic_store(&shared->stop, true);
 		}
@@ -1698,8 +1727,8 @@ int main(int argc, char **argv)
 		idle = now == last && alive ? idle + 1 : 0;
 		last = now;
 		if ((time(NULL) - begin) % 10 == 9)
-			printf("# %lu operations, %lu unplugged, %ld s\n", now, atomic_load(&shared->cycles),
-			       time(NULL) - begin);
+			printf("# %lu operations, %lu unplugged, %ld s\n", now,
+			       atomic_load(&shared->cycles), time(NULL) - begin);
 		stuck = idle > patience;
 	} while (alive && !stuck);
 
@@ -1715,12 +1744,14 @@ int main(int argc, char **argv)
 		pthread_join(plugger.thread, NULL);
 
 	for (unsigned int i = 0; i < NR_OPERATIONS; i++)
-		printf("# %-18s %8lu done %8lu refused\n", operations[i].name, atomic_load(&shared->tally[i].ok),
-		       atomic_load(&shared->tally[i].refused));
-	printf("# fuzz: %lu operations, seed %llu, %lu unplug cycles, %ld s\n", atomic_load(&shared->ops),
-	       (unsigned long long)seed, atomic_load(&shared->cycles), time(NULL) - begin);
+		printf("# %-18s %8lu done %8lu refused\n", operations[i].name,
+		       atomic_load(&shared->tally[i].ok), atomic_load(&shared->tally[i].refused));
+	printf("# fuzz: %lu operations, seed %llu, %lu unplug cycles, %ld s\n",
+	       atomic_load(&shared->ops), (unsigned long long)seed, atomic_load(&shared->cycles),
+	       time(NULL) - begin);
 	if (shared->failed)
-		printf("# %s\n# again: fuzz --seed %llu --ops %lu --procs %u --threads %u, and with --replay WORKER one alone\n",
+		printf("# %s\n# again: fuzz --seed %llu --ops %lu --procs %u --threads %u, and "
+		       "with --replay WORKER one alone\n",
 		       shared->report, (unsigned long long)seed, ops, procs, threads);
 	clean = !stuck && !shared->failed;
 	printf("%sok 1 fuzz_every_answer_is_as_expected\n", clean ? "" : "not ");

@@ -10,8 +10,9 @@
 #include "kvmfr_test.h"
 
 /*
- * Nothing is hidden afterwards: in caches, on lists of a CPU, behind the end of a grace period, or in the
- * quarantine where KASAN keeps what was freed, and which only the shrinking of a slab empties.
+ * Nothing is hidden afterwards: in caches, on lists of a CPU, behind the end of a grace period, or
+ * in the quarantine where KASAN keeps what was freed, and which only the shrinking of a slab
+ * empties.
  */
 static inline void settle(void)
 {

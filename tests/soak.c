@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The same for a long time: devices that are unplugged while they are in use, a module that is loaded and unloaded
- * with users around. What is compared before and after is the kernel's memory: something that is lost each time
- * adds up to more than what the kernel's own caches vary by.
+ * The same for a long time: devices that are unplugged while they are in use, a module that is
+ * loaded and unloaded with users around. What is compared before and after is the kernel's memory:
+ * something that is lost each time adds up to more than what the kernel's own caches vary by.
  *
  *	soak [UNPLUGS=N] [LOADS=N]	how many times (100 and 20)
  */
@@ -49,8 +49,8 @@ static void measure(struct memory *now)
 	while (file && now->caches < MAX_CACHES && fgets(line, sizeof(line), file)) {
 		struct cache *cache = &now->cache[now->caches];
 
-		if (line[0] != '#' && sscanf(line, "%63s %lu %*u %*u %lu", cache->name, &cache->objects,
-					     &cache->per_slab) == 3)
+		if (line[0] != '#' && sscanf(line, "%63s %lu %*u %*u %lu", cache->name,
+					     &cache->objects, &cache->per_slab) == 3)
 			now->caches++;
 	}
 	if (file)
@@ -63,8 +63,8 @@ static const char *grown_name;
 static long grown_by;
 
 /*
- * How many objects the worst cache has more than one lost each time would leave room for. The slabs that a CPU works
- * on, up to two, count as full.
+ * How many objects the worst cache has more than one lost each time would leave room for. The slabs
+ * that a CPU works on, up to two, count as full.
  */
 static long grown(const struct memory *before, const struct memory *now, unsigned int cycles)
 {
@@ -99,9 +99,11 @@ static void same_as(const struct memory *before, unsigned int cycles, uint64_t n
 
 	if (allowed < noise)
 		allowed = noise;
-	if (!WAIT_FOR((measure(&now), grown(before, &now, cycles) <= 0 && before->free <= now.free + allowed)))
+	if (!WAIT_FOR((measure(&now),
+		       grown(before, &now, cycles) <= 0 && before->free <= now.free + allowed)))
 		ktap_note("it does not become less");
-	ktap_note("free memory before and after: %" PRIu64 " and %" PRIu64 " KiB; the slab that grew most: %s, by %ld",
+	ktap_note("free memory before and after: %" PRIu64 " and %" PRIu64 " KiB; "
+		  "the slab that grew most: %s, by %ld",
 		  before->free >> 10, now.free >> 10, grown_name, grown_by);
 	EXPECT_LE(before->free, now.free + allowed);
 	EXPECT_LE(grown(before, &now, cycles), 0);
@@ -275,5 +277,6 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 		ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
 	}
 	ktap_note("load cycles: %u", cycles);
-	same_as(&before, cycles, 16 << 20);	/* the smaller device lost each time is 40 MiB in the end */
+	/* The smaller device, lost each time, is 40 MiB in the end. */
+	same_as(&before, cycles, 16 << 20);
 }
