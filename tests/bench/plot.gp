@@ -22,10 +22,12 @@ set rmargin at screen 0.94
 # Bar k of a group, from the left edge on, and its value behind it. A panel says
 # what "data" is, and where the "left" edge.
 middle(row, k) = row + 0.4 - (k - 0.5) * thick
-text(v) = v < 10 ? sprintf("%.2f", v) : v < 1e6 ? sprintf("%.0f", v) : sprintf("%.1f million", v / 1e6)
+text(v) = v < 10 ? sprintf("%.2f", v) : \
+	v < 1e6 ? sprintf("%.0f", v) : sprintf("%.1f million", v / 1e6)
 bars = '[] [-0.6:|@data|-0.4]' . \
 	' for [k=1:n] @data using (left):(middle($1, k)):(left):(column(k + 2))' . \
-	':(middle($1, k) - thick / 2):(middle($1, k) + thick / 2) with boxxyerror lt k title Kernels[k],' . \
+	':(middle($1, k) - thick / 2):(middle($1, k) + thick / 2)' . \
+	' with boxxyerror lt k title Kernels[k],' . \
 	' for [k=1:n] @data using (column(k + 2) * 1.06):(middle($1, k)):(text(column(k + 2)))' . \
 	' with labels left font ",9" notitle,' . \
 	' @data using (left):1:yticlabels(2) with points pt -1 notitle'
@@ -37,7 +39,8 @@ left = 0.5
 set xrange [left:1000]
 set tmargin at screen 0.91
 set bmargin at screen 0.55
-set label 1 "{/:Bold Instructions to map 32 MiB and touch it again}, hugetlb = 1" at screen 0.02, 0.94
+set label 1 "{/:Bold Instructions to map 32 MiB and touch it again}, hugetlb = 1" \
+	at screen 0.02, 0.94
 set key at screen 0.94, 0.97 right top horizontal
 set arrow 1 from 1, graph 0 to 1, graph 1 nohead dashtype 2 lc rgb "black" front
 plot @bars
