@@ -35,7 +35,7 @@ check-debug:
 check-install:
 	tests/check install
 
-# make bench: how fast it is, against hugetlbfs and others; draws docs/bench.svg
+# make bench: how fast it is, against hugetlbfs and others; draws build/bench/bench.svg
 bench:
 	tests/bench/run
 
