@@ -378,14 +378,6 @@ TEST_PAGED(cpu_access_is_bracketed)
 	EXPECT_ERRNO(EINVAL, ioctl(buf, DMA_BUF_IOCTL_SYNC, &sync));
 }
 
-TEST_PAGED(calls_of_the_device_are_not_those_of_a_dmabuf)
-{
-	int buf = dmabuf(dev.fd, 0, 4 * page_size);
-
-	EXPECT_ERRNO(ENOTTY, ioctl(buf, KVMFR_DMABUF_GETSIZE));
-	EXPECT_ERRNO(ENOTTY, dmabuf_try(buf, 0, 0, page_size));
-}
-
 /* --- huge pages --- */
 
 TEST_PAGED(mapping_of_a_dmabuf_has_huge_pages_where_the_address_fits)
