@@ -79,7 +79,7 @@ static bool is_one_of(int error, const int *errors)
 	return *errors;
 }
 
-static void sweep(const struct operation *op)
+static unsigned int sweep(const struct operation *op)
 {
 	unsigned int points = 0, refused = 0;
 	int error;
@@ -119,8 +119,8 @@ static void sweep(const struct operation *op)
 		if (ktap_failed)
 			FAIL("that was another try, after allocation %u had failed", n);
 	}
-	ASSERT_LE(1, points);
 	ktap_note("fault points: %u, an error from %u of them", points, refused);
+	return points;
 }
 
 /* --- loading --- */
@@ -229,7 +229,7 @@ TEST(load_survives_every_failing_allocation, .timeout = 1800)
 	load_undo();
 	settle();
 	before = meminfo("MemFree");
-	sweep(&load);
+	ASSERT_LE(1, sweep(&load));
 	/* Not even one block of memory is lost. */
 	EXPECT_TRUE(WAIT_FOR((settle(), before <= meminfo("MemFree") + (2 << 20))));
 	ktap_note("free memory before and after: %" PRIu64 " and %" PRIu64 " KiB", before >> 10,
@@ -312,7 +312,7 @@ static void sweep_bind(const char *kind)
 	ASSERT_EQ(0, pci_driver("unbind", slot));
 	others = dev_count();
 	regions = lines_with("/proc/iomem", "kvmfr");
-	sweep(&bind);
+	ASSERT_LE(1, sweep(&bind));
 }
 
 TEST(probe_survives_every_failing_allocation, .timeout = 1200)
@@ -417,7 +417,7 @@ ANY(open_survives_every_failing_allocation)
 	const struct operation op = { open_run, open_works, open_undo, base_holds, no_memory };
 
 	set_base();
-	sweep(&op);
+	ASSERT_LE(1, sweep(&op));
 }
 
 /* Misaligned, so that there are as many page tables as can be. */
@@ -447,7 +447,7 @@ static void sweep_mmap(int of)
 
 	mapped_fd = of;
 	set_base();
-	sweep(&op);
+	ASSERT_LE(1, sweep(&op));
 }
 
 ANY(mmap_survives_every_failing_allocation)
@@ -467,9 +467,9 @@ static int fault_run(void)
 {
 	if (!by_touching)
 		return madvise(mapping, length, MADV_POPULATE_WRITE) ? errno : 0;
+	/* No system calls here, whose copies from user space would be what fails. */
 	for (uint64_t i = 0; i < length; i += page_size)
-		if (probe_write(mapping + i))
-			return EFAULT;
+		*(volatile char *)(mapping + i) = 0;
 	return 0;
 }
 
@@ -498,7 +498,7 @@ static void sweep_fault(void)
 	mapped_fd = fd;
 	mapping = NULL;
 	fault_undo();
-	sweep(&op);
+	sweep(&op);	/* There may be nothing left for it to allocate. */
 }
 
 PAGED(populating_survives_every_failing_allocation)
@@ -535,7 +535,7 @@ PAGED(dmabuf_create_survives_every_failing_allocation)
 				      no_memory };
 
 	set_base();
-	sweep(&op);
+	ASSERT_LE(1, sweep(&op));
 }
 
 /* --- importers --- */
@@ -591,7 +591,7 @@ PAGED(attach_survives_every_failing_allocation)
 				      no_memory };
 
 	setup_import();
-	sweep(&op);
+	ASSERT_LE(1, sweep(&op));
 }
 
 /* 64 KiB a segment: the table of the scatter list has several parts. */
@@ -621,7 +621,7 @@ PAGED(dma_map_survives_every_failing_allocation)
 
 	setup_import();
 	ASSERT_EQ(0, import(imp, buf, page_size));
-	sweep(&op);
+	ASSERT_LE(1, sweep(&op));
 }
 
 static int vmap_run(void)
@@ -645,7 +645,7 @@ PAGED(vmap_survives_every_failing_allocation)
 
 	setup_import();
 	ASSERT_EQ(0, import(imp, buf, 0));
-	sweep(&op);
+	ASSERT_LE(1, sweep(&op));
 }
 
 TEST_UNLOADS()
