@@ -21,15 +21,15 @@ demo:
 
 # make check: the tests that take minutes, in throw-away virtual machines
 check:
-	tests/check
+	tests/check $(PARTS)
 
 # make check-kernels: every kernel of Debian's suites, amd64 and arm64
 check-kernels:
-	tests/check kernels
+	tests/check kernels backport shims
 
 # make check-debug: kernels that look for mistakes, fault injection, fuzzing
 check-debug:
-	tests/check debug
+	tests/check debug mistakes
 
 # make check-install: packages, DKMS, udev, libvirt and kvmfrctl in clean systems
 check-install:

@@ -29,6 +29,7 @@
 #include <linux/huge_mm.h>
 #include <linux/idr.h>
 #include <linux/io.h>
+#include <linux/memory_hotplug.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -72,9 +73,9 @@
  * @blocks: static: the first page of every compound page, by the number of that
  *	page in the device, to which the block is aligned
  * @base: IVSHMEM: physical address of the BAR
- * @block_pages: IVSHMEM: how many pages share a reference count
  * @cached: IVSHMEM without struct pages: a cached mapping of the whole BAR
- * @pgmap: IVSHMEM with struct pages: what owns them
+ * @pgmap: IVSHMEM with struct pages: what owns them; pgmap_vmemmap_nr() says how
+ *	many share a reference count
  *
  * All but @gone and @users is constant once the device is registered.
  */
@@ -93,7 +94,6 @@ struct kvmfr_dev {
 	bool has_pages;
 	struct xarray blocks;
 	phys_addr_t base;
-	unsigned long block_pages;
 	void *cached;
 	struct dev_pagemap pgmap;
 };
@@ -273,6 +273,8 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
  */
 static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 {
+	struct range pluggable = mhp_get_pluggable_range(true);
+	phys_addr_t last = kdev->base + kdev->size - 1;
 	struct device *parent = kdev->dev.parent;
 	const char *why = "the kernel refuses them";
 	int ret = -EOPNOTSUPP;
@@ -280,20 +282,17 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 
 	if (!IS_ALIGNED(kdev->base | kdev->size, memremap_compat_align())) {
 		why = "it isn't made of whole memory sections";
-	} else if (!kvmfr_range_has_direct_map(kdev->base, kdev->size)) {
-		why = "it is above the addresses that can have them";
+	} else if (kdev->base < pluggable.start || last > pluggable.end) {
+		why = "it is outside the addresses that can have them";
 	} else if (pgprot_val(kvmfr_dev_pgprot(kdev, PAGE_KERNEL)) !=
 		   pgprot_val(PAGE_KERNEL)) {
 		why = "the kernel would map it encrypted";
 	} else {
-		kdev->block_pages = 1;
 		if (IS_ALIGNED(kdev->base | kdev->size, PMD_SIZE))
-			kdev->block_pages = kvmfr_pgmap_set_order(&kdev->pgmap,
-								  PMD_SHIFT -
-								  PAGE_SHIFT);
+			kdev->pgmap.vmemmap_shift = KVMFR_HUGE_ORDER;
 		kdev->pgmap.type = MEMORY_DEVICE_GENERIC;
 		kdev->pgmap.range.start = kdev->base;
-		kdev->pgmap.range.end = kdev->base + kdev->size - 1;
+		kdev->pgmap.range.end = last;
 		kdev->pgmap.nr_range = 1;
 		addr = memremap_pages(&kdev->pgmap, dev_to_node(parent));
 		ret = PTR_ERR_OR_ZERO(addr);
@@ -301,7 +300,7 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 
 	if (!ret) {
 		kdev->has_pages = true;
-		if (kdev->block_pages << PAGE_SHIFT == PMD_SIZE)
+		if (pgmap_vmemmap_nr(&kdev->pgmap) << PAGE_SHIFT == PMD_SIZE)
 			kdev->huge_size = kdev->size;
 		return 0;
 	}
@@ -334,6 +333,7 @@ static void kvmfr_bar_unmap(struct kvmfr_dev *kdev)
  */
 static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 {
+	unsigned long step = pgmap_vmemmap_nr(&kdev->pgmap);
 	unsigned long nr_busy = 0;
 	struct page *page;
 	unsigned long i;
@@ -341,7 +341,7 @@ static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 	if (kdev->is_static || !kdev->has_pages)
 		return 0;
 
-	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += kdev->block_pages) {
+	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += step) {
 		page = pfn_to_page(PHYS_PFN(kdev->base) + i);
 		if (page_ref_count(page) != 1) {
 			nr_busy++;
@@ -410,7 +410,7 @@ static void kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 			dev_info(&kdev->dev,
 				 "unplugged, waiting for %d mapping(s) of DMA-BUFs by importers and %lu block(s) of %lu KiB with pinned pages\n",
 				 users, nr_busy,
-				 kdev->block_pages << (PAGE_SHIFT - 10));
+				 pgmap_vmemmap_nr(&kdev->pgmap) << (PAGE_SHIFT - 10));
 		schedule_timeout_idle(msecs_to_jiffies(rounds < 10 ? 10 : 100));
 	}
 

@@ -55,7 +55,8 @@ static inline void vm_flags_clear(struct vm_area_struct *vma,
  *
  * thp_get_unmapped_area() aligned the mappings of DAX files only. That can't be
  * seen in any header, so here the version decides; where the change has been
- * backported this does the same once more.
+ * backported this does the same once more. Seen by: mmap
+ * static.whole_device_takes_one_fault_for_each_huge_page
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0) && \
 	defined(KVMFR_HAS_MM_GET_UNMAPPED_AREA)
@@ -156,47 +157,51 @@ kvmfr_vm_map_pages_result(struct vm_fault *vmf, pgoff_t start, pgoff_t end);
 
 /* shim: vmemmap_shift, needed before 5.17 (January 2022)
  *
- * Struct pages made by memremap_pages() could not be compound pages. Returns
- * how many pages share one reference count.
+ * Struct pages made by memremap_pages() could not be compound pages. The order
+ * goes where nobody looks, as there is no altmap.
  */
-static inline unsigned long kvmfr_pgmap_set_order(struct dev_pagemap *pgmap,
-						  unsigned int order)
-{
-#ifdef KVMFR_HAS_VMEMMAP_SHIFT
-	pgmap->vmemmap_shift = order;
-	return 1UL << order;
-#else
-	return 1;
-#endif
-}
+#ifndef KVMFR_HAS_VMEMMAP_SHIFT
+#define vmemmap_shift	altmap.align
 
+static inline unsigned long pgmap_vmemmap_nr(struct dev_pagemap *pgmap)
+{
+	return 1;
+}
+#endif
 /* end shim */
 
-/* shim: direct_map_end, needed before 6.11 (August 2024)
+/* shim: pluggable_range, needed before 6.11 (August 2024)
  *
- * memremap_pages() warned about addresses that no struct page can be made for
- * (5.10), and with a randomized, shortened direct map went beyond its end.
+ * Didn't exist before 5.12, where memremap_pages() warned about addresses that
+ * no struct page can be made for, and didn't know of a direct map that was
+ * shortened to randomize it.
  */
-static inline bool kvmfr_range_has_direct_map(phys_addr_t base, u64 size)
-{
 #if !defined(DIRECT_MAP_PHYSMEM_END) && !defined(PHYSMEM_END)
-	phys_addr_t last = base + size - 1;
+static inline struct range kvmfr_pluggable_range(bool need_mapping)
+{
+	struct range range = { .end = (1ULL << MAX_PHYSMEM_BITS) - 1 };
 
-	if ((u64)last >> MAX_PHYSMEM_BITS)
-		return false;
 #ifdef CONFIG_X86_64
-	if ((unsigned long)__va(last) >= VMALLOC_START)
-		return false;
+	range.end = min_t(u64, range.end, VMALLOC_START - PAGE_OFFSET - 1);
 #endif
-#endif
-	return true;
+	return range;
 }
 
+#define mhp_get_pluggable_range	kvmfr_pluggable_range
+#endif
 /* end shim */
 
 /* What a kernel may have been configured without */
 
 #ifndef CONFIG_ZONE_DEVICE
+static inline struct range kvmfr_any_range(bool need_mapping)
+{
+	return (struct range){ .end = U64_MAX };
+}
+
+#undef mhp_get_pluggable_range
+#define mhp_get_pluggable_range	kvmfr_any_range
+
 static inline void *memremap_pages(struct dev_pagemap *pgmap, int nid)
 {
 	return ERR_PTR(-ENXIO);

@@ -489,6 +489,7 @@ TEST_PAGED(whole_device_takes_one_fault_for_each_huge_page)
 	munmap(p, dev.size);
 	/* at an address of the kernel's choice, like the Looking Glass client */
 	p = map(dev.fd, 0, dev.size, RW);
+	EXPECT_EQ(0, (uintptr_t)p % pmd_size);
 	EXPECT_LE(faults_to_touch(p, dev.size), dev.size / pmd_size);
 	/* at an aligned one, like QEMU */
 	p = map_at(dev.fd, 0, dev.size, RW, 0);
