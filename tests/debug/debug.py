@@ -75,7 +75,7 @@ class Result:
         self.logs = logs
         self.passed = self.failed = self.skipped = 0
         self.failures = []
-        self.began = time.monotonic()
+        self.seconds = 0
 
     def files(self, name):
         for directory, _, files in sorted(os.walk(self.logs)):
@@ -97,7 +97,7 @@ def run_vms(name, command):
     shutil.rmtree(logs, ignore_errors=True)
     os.makedirs(logs)
     result = Result(name, logs)
-    say(f'# --- {name}')
+    began = time.monotonic()
     process = subprocess.Popen(['nice', *command, '--log', logs], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, errors='replace')
     last = ''
@@ -108,8 +108,9 @@ def run_vms(name, command):
             output.flush()
             if match := re.match(r'# FAILED: (.*)', last):
                 result.failures.append(match[1])
-            say(last)
+            say(f'{name}: {last}')
     status = process.wait()
+    result.seconds = time.monotonic() - began
     if match := re.match(r'(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$', last):
         result.passed, result.failed, result.skipped = (int(n or 0) for n in match.groups())
     elif not result.failures:
