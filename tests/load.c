@@ -225,4 +225,43 @@ TEST_PAGED(killed_user_keeps_nothing)
 	EXPECT_EQ(0, module_unload("kvmfr"));
 }
 
+static bool module_is_coming(void)
+{
+	char state[16];
+
+	return read_file("/sys/module/kvmfr/initstate", state, sizeof(state)) &&
+	       !strcmp(state, "coming");
+}
+
+/* Someone has asked for more memory than was wise, and stops it. */
+TEST(killed_loader_leaves_nothing)
+{
+	uint64_t before, size = meminfo("MemAvailable") / 2;
+	bool stopped = false;
+	char parameters[64];
+	int status;
+	pid_t pid;
+
+	if (module_loaded("kvmfr"))
+		ASSERT_EQ(0, module_unload("kvmfr"));
+	snprintf(parameters, sizeof(parameters), "static_size_mb=%" PRIu64, size >> 20);
+	before = free_memory();
+	for (int tries = 0; tries < 20 && !stopped; tries++) {
+		pid = fork();
+		ASSERT_OK(pid);
+		if (!pid)
+			_exit(module_load("kvmfr", parameters));
+		while (!module_is_coming() && !waitpid(pid, &status, WNOHANG))
+			sched_yield();
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		stopped = WIFSIGNALED(status) && !module_loaded("kvmfr");
+		if (module_loaded("kvmfr"))	/* too late */
+			ASSERT_EQ(0, module_unload("kvmfr"));
+	}
+	ASSERT_TRUE(stopped);
+	EXPECT_LE(before, free_memory() + size / 8);
+	load_kvmfr("static_size_mb=1");
+}
+
 TEST_UNLOADS()

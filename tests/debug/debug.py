@@ -75,6 +75,7 @@ class Result:
         self.logs = logs
         self.passed = self.failed = self.skipped = 0
         self.failures = []
+        self.splats = []
         self.seconds = 0
 
     def files(self, name):
@@ -86,6 +87,14 @@ class Result:
         for path in self.files('verdict.log'):
             with open(path, encoding='utf-8', errors='replace') as file:
                 yield from file.read().splitlines()
+
+    def keep_splats(self, ours):
+        """Only these count: without any, that the kernel log has some is no failure."""
+        dropped = [what for what in self.failures if not ours and what.startswith(
+            ('splat in the kernel log', 'the kernel is tainted: warning'))]
+        self.splats = ours
+        self.failures = [what for what in self.failures if what not in dropped]
+        self.failed -= len(dropped)
 
     def sum_of(self, pattern):
         return sum(int(match[1]) for line in self.lines() if (match := re.search(pattern, line)))
@@ -116,6 +125,7 @@ def run_vms(name, command):
     elif not result.failures:
         result.failures.append(f'{command[0]} ended with status {status} and without a verdict')
     result.failed = max(result.failed, len(result.failures), 1 if status else 0)
+    result.splats = [splat for path in result.files('kernel.log') for splat in splats(path)]
     return result
 
 
@@ -140,9 +150,10 @@ def _runner():
 
 
 def splats(path):
-    """Every splat in a kernel log, as the lists of lines that belong to it.
+    """Every splat in a kernel log: the lines that belong to it, and some before.
 
-    A report of KCSAN stands between two lines of "=" and is one splat.
+    A report of KCSAN stands between two lines of "=" and is one splat; others go on to the end of
+    their call trace.
     """
     runner = _runner()
     found = []
@@ -159,6 +170,9 @@ def splats(path):
             found.append(messages[number + 1:end])
             number = end
         elif runner.SPLAT.match(message):
-            found.append(messages[number:number + 40])
+            end = next((n for n in range(number, min(number + 80, len(lines)))
+                        if messages[n].strip() == '</TASK>'), min(number + 40, len(lines)) - 1)
+            found.append(messages[max(0, number - 6):end + 1])
+            number = end
         number += 1
     return found
