@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -143,6 +144,7 @@ def program(name, *arguments):
 
 
 def _runner():
+    sys.path.insert(0, f'{TOP}/tests/vm')       # for what it imports
     loader = importlib.machinery.SourceFileLoader('boot', f'{TOP}/tests/vm/boot')
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader('boot', loader))
     loader.exec_module(module)
