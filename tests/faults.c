@@ -211,7 +211,7 @@ static void expect_no_block_lost(void)
 	static uint64_t before;
 	uint64_t now = 0;
 
-	EXPECT_TRUE(WAIT_FOR((settle(), (now = meminfo("MemFree")) + mb >= before)));
+	EXPECT_TRUE(WAIT_FOR((settle(), (now = free_memory()) + mb >= before)));
 	ktap_note("free memory: %" PRIu64 " KiB", now >> 10);
 	before = now;
 }

@@ -30,6 +30,9 @@ static inline void settle(void)
 	}
 	if (dir)
 		closedir(dir);
+	/* All these files have been files, too. */
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	write_file("/sys/kernel/slab/filp/shrink", "1");
 	write_file("/proc/sys/vm/compact_memory", "1");
 }
 
