@@ -353,9 +353,13 @@ TEST_PAGED(vivid_writes_pictures_into_dmabufs)
 		.count = N, .type = V4L2_BUF_TYPE_VIDEO_CAPTURE, .memory = V4L2_MEMORY_DMABUF,
 	};
 	int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+	/* the second across the border of two huge pages */
+	const uint64_t offset[N] = {
+		3 * page_size, 2 * pmd_size - 3 * page_size, 3 * pmd_size + 3 * page_size,
+	};
 	char *all = map(dev.fd, 0, dev.size, RW);
-	uint64_t size, offset[N];
 	int vivid, buf[N];
+	uint64_t size;
 	uint32_t image;
 
 	vivid = open_vivid(&image);
@@ -370,8 +374,6 @@ TEST_PAGED(vivid_writes_pictures_into_dmabufs)
 			.type = type, .memory = V4L2_MEMORY_DMABUF, .index = i,
 		};
 
-		/* the second across the border of two huge pages */
-		offset[i] = i * 2 * pmd_size + (i == 1 ? pmd_size - 3 * page_size : 3 * page_size);
 		buf[i] = dmabuf(dev.fd, offset[i], size);
 		buffer.m.fd = buf[i];
 		buffer.length = size;

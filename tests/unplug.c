@@ -7,6 +7,9 @@
  * machine. For the last, QMP_ID=ID tells what QEMU calls the device (behind root port rp-ID),
  * QMP_FILE=PATH where its memory is.
  */
+#include <dirent.h>
+#include <limits.h>
+
 #include "kvmfr_test.h"
 
 #define RW (PROT_READ | PROT_WRITE)
@@ -40,6 +43,26 @@ static void __attribute__((format(printf, 1, 2))) qmp(const char *fmt, ...)
 	fflush(stdout);
 }
 
+/* Emptied, the slot is switched off, and whatever is in it then goes, too. */
+static bool slot_is_off(void)
+{
+	DIR *slots = opendir("/sys/bus/pci/slots");
+	char path[PATH_MAX], text[32];
+	struct dirent *entry;
+	bool off = true;
+
+	while (slots && (entry = readdir(slots))) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/slots/%s/address", entry->d_name);
+		if (!read_file(path, text, sizeof(text)) || strncmp(text, dev.slot, strlen(text)))
+			continue;
+		snprintf(path, sizeof(path), "/sys/bus/pci/slots/%s/power", entry->d_name);
+		off = !read_file(path, text, sizeof(text)) || !strcmp(text, "0");
+	}
+	if (slots)
+		closedir(slots);
+	return off;
+}
+
 static void qmp_del(void)
 {
 	char id[64];
@@ -51,6 +74,8 @@ static void qmp_del(void)
 		usleep(2000);
 	/* This takes the lock under which the slot is emptied: afterwards it is empty. */
 	write_file("/sys/bus/pci/rescan", "1");
+	while (!slot_is_off())
+		usleep(2000);
 }
 
 static void qmp_add(void)
