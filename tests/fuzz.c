@@ -48,8 +48,8 @@
 
 #include "../kvmfr.h"
 
-#define PAGE		4096UL
-#define HUGE		(512 * PAGE)
+#define PAGE		page_size
+#define HUGE		(PAGE * PAGE / 8)	/* what a table of 8-byte entries maps */
 #define MAX_DEVICES	8
 #define MAX_WORKERS	64
 #define MAX_PAGES	8192		/* of one device */
@@ -144,6 +144,7 @@ struct worker {
 	struct page arena[ARENA];
 };
 
+static unsigned long page_size;
 static struct device devices[MAX_DEVICES];
 static unsigned int nr_devices, nr_workers;
 static struct shared *shared;
@@ -322,7 +323,7 @@ static int access_word(volatile uint64_t *word, uint64_t *value, bool write)
 	return 0;
 }
 
-static const unsigned int word_offset[4] = { 0, 8, 2048, PAGE - 8 };
+static unsigned int word_offset[4] = { 0, 8, 2048 };	/* and the last of the page */
 
 static uint64_t word_value(unsigned int dev, uint32_t page, uint32_t count)
 {
@@ -1673,6 +1674,8 @@ int main(int argc, char **argv)
 	if (getenv("KTAP_TIMEOUT_SCALE"))
 		patience *= number(getenv("KTAP_TIMEOUT_SCALE"));
 
+	page_size = sysconf(_SC_PAGESIZE);
+	word_offset[3] = PAGE - 8;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("KTAP version 1\n1..3\n");
 	printf("# fuzz --seed %llu --ops %lu --procs %u --threads %u\n", (unsigned long long)seed,

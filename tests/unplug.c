@@ -43,24 +43,24 @@ static void __attribute__((format(printf, 1, 2))) qmp(const char *fmt, ...)
 	fflush(stdout);
 }
 
-/* Emptied, the slot is switched off, and whatever is in it then goes, too. */
-static bool slot_is_off(void)
+/* After the kernel has let go of the card it ejects what is in the slot, whatever that is by then. */
+static bool slot_is_empty(void)
 {
 	DIR *slots = opendir("/sys/bus/pci/slots");
 	char path[PATH_MAX], text[32];
 	struct dirent *entry;
-	bool off = true;
+	bool empty = true;
 
 	while (slots && (entry = readdir(slots))) {
 		snprintf(path, sizeof(path), "/sys/bus/pci/slots/%s/address", entry->d_name);
 		if (!read_file(path, text, sizeof(text)) || strncmp(text, dev.slot, strlen(text)))
 			continue;
-		snprintf(path, sizeof(path), "/sys/bus/pci/slots/%s/power", entry->d_name);
-		off = !read_file(path, text, sizeof(text)) || !strcmp(text, "0");
+		snprintf(path, sizeof(path), "/sys/bus/pci/slots/%s/adapter", entry->d_name);
+		empty = !read_file(path, text, sizeof(text)) || !strcmp(text, "0");
 	}
 	if (slots)
 		closedir(slots);
-	return off;
+	return empty;
 }
 
 static void qmp_del(void)
@@ -74,7 +74,7 @@ static void qmp_del(void)
 		usleep(2000);
 	/* This takes the lock under which the slot is emptied: afterwards it is empty. */
 	write_file("/sys/bus/pci/rescan", "1");
-	while (!slot_is_off())
+	while (!slot_is_empty())
 		usleep(2000);
 }
 
