@@ -90,12 +90,14 @@ class Result:
                 yield from file.read().splitlines()
 
     def keep_splats(self, ours):
-        """Only these count: without any, that the kernel log has some is no failure."""
+        """Only these count: without any, that the kernel log has others is no failure."""
         dropped = [what for what in self.failures if not ours and what.startswith(
             ('splat in the kernel log', 'the kernel is tainted: warning'))]
         self.splats = ours
         self.failures = [what for what in self.failures if what not in dropped]
         self.failed -= len(dropped)
+        if dropped:
+            say(f'{self.name}: with these let pass: {self.passed} passed, {self.failed} failed')
 
     def sum_of(self, pattern):
         return sum(int(match[1]) for line in self.lines() if (match := re.search(pattern, line)))
