@@ -71,7 +71,8 @@ static void show_stack(pid_t pid)
 static int run_child(const struct ktap_test *test, const char *variant)
 {
 	unsigned int seconds = ktap_scale(test->timeout ? test->timeout : KTAP_TIMEOUT);
-	const struct timespec patience = { .tv_sec = seconds + ktap_scale(10) };
+	const struct timespec grace = { .tv_sec = ktap_scale(10) };
+	const struct timespec patience = { .tv_sec = seconds + grace.tv_sec };
 	int status = 0;
 	sigset_t chld;
 	pid_t pid, left;
@@ -104,7 +105,7 @@ static int run_child(const struct ktap_test *test, const char *variant)
 	/* Whatever it left behind may hold what the next test wants unused. */
 	kill(-pid, SIGKILL);
 	while ((left = waitpid(-pid, NULL, WNOHANG)) >= 0)
-		if (!left && sigtimedwait(&chld, NULL, &patience) < 0 && errno == EAGAIN)
+		if (!left && sigtimedwait(&chld, NULL, &grace) < 0 && errno == EAGAIN)
 			break;
 
 	if (WIFSIGNALED(status)) {

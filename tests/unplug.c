@@ -5,7 +5,8 @@
  *
  * It goes by unbinding the driver, by removing the PCI device, and by being unplugged from the
  * machine. For the last, QMP_ID=ID tells what QEMU calls the device (behind root port rp-ID),
- * QMP_FILE=PATH where its memory is.
+ * QMP_FILE=PATH where its memory is. ROUNDS=N tells how often importers come and go at the same time
+ * (1000).
  */
 #include <dirent.h>
 #include <limits.h>
@@ -116,12 +117,20 @@ static pid_t start_unplug(void)
 	_exit(0);
 }
 
+/* Nobody has to be waited for. */
 static void unplug(void)
 {
+	pid_t pid = start_unplug();
 	struct kvmfr_dev gone;
+	bool ended;
 
-	ASSERT_EQ(0, join(start_unplug()));
-	EXPECT_EQ(0, log_count(before, "waiting for"));
+	do {
+		ended = process_state(pid) == 'Z';
+		if (log_count(before, "waiting for"))
+			FAIL("for whom? %s", log_last);
+		usleep(1000);
+	} while (!ended);
+	ASSERT_EQ(0, join(pid));
 	for (unsigned int i = 0; i < 64; i++) {
 		char name[32];
 
@@ -612,6 +621,45 @@ TEST(unplugging_under_load, .timeout = 300)
 	*stop = 1;
 	for (int n = 0; n < N; n++)
 		EXPECT_EQ(KTAP_PASS, join(pid[n]));
+}
+
+/*
+ * Importers that come and go at the same moment are counted one by one, and none is lost from the
+ * list of a DMA-BUF that they have in common: the unplug that follows has nobody to wait for.
+ */
+TEST(importers_at_the_same_time_are_all_counted, .timeout = 300)
+{
+	enum { N = 4 };
+	const char *text = getenv("ROUNDS");
+	unsigned long rounds = text ? strtoul(text, NULL, 0) : 1000;
+	pid_t pid[N];
+	int common;
+
+	setup("pci.unbind");
+	close(importer());
+	common = dmabuf(dev.fd, 0, page_size);
+	for (int n = 0; n < N; n++) {
+		pid[n] = fork();
+		if (!pid[n]) {
+			int own = importer(), shared = importer();
+
+			ASSERT_EQ(0, import(own, dmabuf(dev.fd, n * page_size, page_size), 0));
+			ASSERT_EQ(0, import(shared, common, 0));
+			for (unsigned long i = 0; i < rounds; i++) {
+				ASSERT_EQ(0, import_map(own, n % 3, NULL));
+				ASSERT_EQ(0, import_map(shared, n % 3, NULL));
+				ASSERT_OK(ioctl(shared, KVMFR_IMPORTER_BEGIN_CPU, 0));
+				ASSERT_OK(ioctl(shared, KVMFR_IMPORTER_END_CPU, 0));
+				ASSERT_OK(ioctl(shared, KVMFR_IMPORTER_UNMAP));
+				ASSERT_OK(ioctl(own, KVMFR_IMPORTER_UNMAP));
+			}
+			_exit(KTAP_PASS);
+		}
+	}
+	for (int n = 0; n < N; n++)
+		EXPECT_EQ(KTAP_PASS, join(pid[n]));
+	unplug();
+	ASSERT_EQ(0, pci_driver("bind", dev.slot));
 }
 
 TEST_UNLOADS()
