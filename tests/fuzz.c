@@ -1702,7 +1702,8 @@ int main(int argc, char **argv)
 		}
 		pids[i] = fork();
 		if (!pids[i])
-			work_as_process(first, replay < 0 ? threads : 1, ops / nr_workers);
+			work_as_process(first, replay < 0 ? threads : 1,
+					(ops + nr_workers - 1) / nr_workers);
 	}
 	plugger.id = MAX_WORKERS;
 	pthread_create(&plugger.thread, NULL, plug_and_unplug, &plugger);
