@@ -12,6 +12,13 @@ size_t page_size, pmd_size;
 struct kvmfr_dev dev;
 char log_last[1024];
 
+unsigned int how_often(const char *name, unsigned int otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoul(text, NULL, 0) : otherwise;
+}
+
 bool read_file(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -26,6 +26,9 @@ extern size_t pmd_size;		/* what one huge page table entry maps */
 
 /* --- the module --- */
 
+/* NAME=N on the command line, or otherwise. */
+unsigned int how_often(const char *name, unsigned int otherwise);
+
 /* 0 or an errno. kvmfr is the file $KVMFR_KO, kvmfr_importer $KVMFR_IMPORTER_KO. */
 int module_load(const char *name, const char *parameters);
 int module_unload(const char *name);

@@ -15,13 +15,6 @@
 #define USERS 3
 #define WARM_UP 10
 
-static unsigned int times(const char *what, unsigned int otherwise)
-{
-	const char *text = getenv(what);
-
-	return text ? strtoul(text, NULL, 0) : otherwise;
-}
-
 /* --- what the kernel has in use --- */
 
 #define MAX_CACHES 512
@@ -31,7 +24,6 @@ struct cache {
 	unsigned long objects;
 	unsigned long per_slab;
 };
-
 
 struct memory {
 	uint64_t free;
@@ -219,7 +211,7 @@ static void stop_users(void)
 
 static void unplug_for_a_long_time(const char *kind)
 {
-	unsigned int cycles = times("UNPLUGS", 100);
+	unsigned int cycles = how_often("UNPLUGS", 100);
 	static struct memory before;
 	struct kvmfr_dev d;
 
@@ -257,7 +249,7 @@ TEST(unplugging_under_load_costs_no_memory_without_struct_pages, .timeout = 1800
 
 TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 {
-	unsigned int cycles = times("LOADS", 20);
+	unsigned int cycles = how_often("LOADS", 20);
 	static struct memory before;
 	struct kvmfr_dev d;
 

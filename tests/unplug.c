@@ -5,8 +5,8 @@
  *
  * It goes by unbinding the driver, by removing the PCI device, and by being unplugged from the
  * machine. For the last, QMP_ID=ID tells what QEMU calls the device (behind root port rp-ID),
- * QMP_FILE=PATH where its memory is. ROUNDS=N tells how often importers come and go at the same time
- * (1000).
+ * QMP_FILE=PATH where its memory is. ROUNDS=N tells how often importers come and go at the same
+ * time (1000).
  */
 #include <dirent.h>
 #include <limits.h>
@@ -630,8 +630,7 @@ TEST(unplugging_under_load, .timeout = 300)
 TEST(importers_at_the_same_time_are_all_counted, .timeout = 300)
 {
 	enum { N = 4 };
-	const char *text = getenv("ROUNDS");
-	unsigned long rounds = text ? strtoul(text, NULL, 0) : 1000;
+	const unsigned int rounds = how_often("ROUNDS", 1000);
 	pid_t pid[N];
 	int common;
 
@@ -645,7 +644,7 @@ TEST(importers_at_the_same_time_are_all_counted, .timeout = 300)
 
 			ASSERT_EQ(0, import(own, dmabuf(dev.fd, n * page_size, page_size), 0));
 			ASSERT_EQ(0, import(shared, common, 0));
-			for (unsigned long i = 0; i < rounds; i++) {
+			for (unsigned int i = 0; i < rounds; i++) {
 				ASSERT_EQ(0, import_map(own, n % 3, NULL));
 				ASSERT_EQ(0, import_map(shared, n % 3, NULL));
 				ASSERT_OK(ioctl(shared, KVMFR_IMPORTER_BEGIN_CPU, 0));

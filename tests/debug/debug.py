@@ -69,6 +69,9 @@ def modules(kernel_dir, name, patch=None, coverage=True):
     return f'{BUILD}/{name}/module/kvmfr.ko', f'{BUILD}/{name}/importer/kvmfr_importer.ko'
 
 
+Splat = collections.namedtuple('Splat', 'headline lines')
+
+
 class Result:
     """What a run of VMs said: counts, what failed, and every line of the verdict channels."""
 
@@ -90,15 +93,21 @@ class Result:
             with open(path, encoding='utf-8', errors='replace') as file:
                 yield from file.read().splitlines()
 
-    def keep_splats(self, ours):
-        """Only these count: without any, that the kernel log has others is no failure."""
-        dropped = [what for what in self.failures if not ours and what.startswith(
+    def let_pass(self, reason):
+        """Splats that reason(splat) has a reason for are no failures, if there are no others."""
+        reasons = collections.Counter(filter(None, map(reason, self.splats)))
+        self.splats = [splat for splat in self.splats if not reason(splat)]
+        for why, times in reasons.most_common():
+            say(f'{self.name}: not ours, {times} times: {why}')
+        for splat in self.splats:
+            say('\n'.join([f'{self.name}: ours:'] + [f'#   {line}' for line in splat.lines]))
+
+        general = [what for what in self.failures if what.startswith(
             ('splat in the kernel log', 'the kernel is tainted: warning'))]
-        self.splats = ours
-        self.failures = [what for what in self.failures if what not in dropped]
-        self.failed -= len(dropped)
-        if dropped:
-            say(f'{self.name}: with these let pass: {self.passed} passed, {self.failed} failed')
+        ours = [f'splat: {splat.headline}' for splat in self.splats]
+        self.failures = [what for what in self.failures if what not in general] + ours
+        self.failed += len(ours) - len(general)
+        say(f'{self.name}: what counts: {self.passed} passed, {self.failed} failed')
 
     def sum_of(self, pattern):
         return sum(int(match[1]) for line in self.lines() if (match := re.search(pattern, line)))
@@ -140,33 +149,27 @@ def boot(name, kernel_dir, kos, *arguments):
     return run_vms(name, command + list(arguments))
 
 
+def two_devices(mb):
+    """The arguments of boot for an IVSHMEM device with struct pages, and one without."""
+    return ['--ivshmem', f'shm0:{mb}', '--ivshmem', 'small:1']
+
+
 def program(name, *arguments):
     """The arguments of boot for a test program."""
     return ['--file', f'{PROGRAMS}/{name}',
             '--run', ' '.join([name, *arguments, f'KTAP_TIMEOUT_SCALE={SCALE}'])]
 
 
-def is_race_elsewhere(splat):
-    """A report of KCSAN, and kvmfr.c doesn't do one of the accesses, nor call what does it."""
-    accesses = [n for n, line in enumerate(splat) if re.search(r' bytes by (task|interrupt) ', line)]
-    return splat[0].startswith('BUG: KCSAN') and not any(
-        '[kvmfr]' in frame for n in accesses for frame in splat[n + 1:n + 3])
-
-
-def drop_races_elsewhere(result):
-    """The rest of the kernel has data races that are known, or not ours to know."""
-    ours, others = [], collections.Counter()
-    for splat in result.splats:
-        if is_race_elsewhere(splat):
-            others[splat[0].removeprefix('BUG: KCSAN: ')] += 1
-        else:
-            ours.append(splat)
-    for what, times in others.most_common():
-        say(f'# not in our code, {times} times: {what}')
-    for splat in ours:
-        say('\n'.join(['# in our code:'] + [f'#   {line}' for line in splat]))
-    result.keep_splats(ours)
-    return result
+def race_elsewhere(splat):
+    """
+    What KCSAN reports, if kvmfr.c neither does one of the accesses nor calls what does it: the
+    rest of the kernel has races that are known, or not ours to know.
+    """
+    accesses = [n for n, line in enumerate(splat.lines)
+                if re.search(r' bytes by (task|interrupt) ', line)]
+    ours = any('[kvmfr]' in frame for n in accesses for frame in splat.lines[n + 1:n + 3])
+    title = splat.headline.removeprefix('BUG: KCSAN: ')
+    return title if title != splat.headline and not ours else None
 
 
 def _runner():
@@ -178,7 +181,7 @@ def _runner():
 
 
 def splats(path):
-    """Every splat in a kernel log: the lines that belong to it, and some before.
+    """Every splat in a kernel log: its headline, and the lines that belong to it, some before.
 
     A report of KCSAN stands between two lines of "=" and is one splat; others go on to the end of
     their call trace.
@@ -187,20 +190,21 @@ def splats(path):
     found = []
     with open(path, encoding='utf-8', errors='replace') as file:
         lines = file.read().splitlines()
-    messages = [line[match.end():] if (match := runner.STAMP.search(line)) else '' for line in lines]
+    messages = [line[match.end():] if (match := runner.STAMP.search(line)) else ''
+                for line in lines] + ['']
     number = 0
     while number < len(lines):
-        message = messages[number]
-        if re.match('={20,}$', message) and number + 1 < len(lines) and \
-                messages[number + 1].startswith('BUG: KCSAN'):
-            end = next((n for n in range(number + 1, len(lines))
+        if not runner.SPLAT.match(messages[number]):
+            number += 1
+            continue
+        first, head = max(0, number - 6), number + bool(runner.RULER.match(messages[number]))
+        if messages[head].startswith('BUG: KCSAN'):
+            first = head
+            end = next((n for n in range(head, len(lines))
                         if re.match('={20,}$', messages[n])), len(lines) - 1)
-            found.append(messages[number + 1:end])
-            number = end
-        elif runner.SPLAT.match(message):
+        else:
             end = next((n for n in range(number, min(number + 80, len(lines)))
                         if messages[n].strip() == '</TASK>'), min(number + 40, len(lines)) - 1)
-            found.append(messages[max(0, number - 6):end + 1])
-            number = end
-        number += 1
+        found.append(Splat(messages[head], messages[first:end + 1]))
+        number = end + 1
     return found
