@@ -41,8 +41,10 @@ static void measure(struct memory *now)
 	while (file && now->caches < MAX_CACHES && fgets(line, sizeof(line), file)) {
 		struct cache *cache = &now->cache[now->caches];
 
+		/* debug_objects keeps up to 2,048 for later; what they stand for is elsewhere. */
 		if (line[0] != '#' && sscanf(line, "%63s %lu %*u %*u %lu", cache->name,
-					     &cache->objects, &cache->per_slab) == 3)
+					     &cache->objects, &cache->per_slab) == 3 &&
+		    strcmp(cache->name, "debug_objects_cache"))
 			now->caches++;
 	}
 	if (file)
@@ -209,13 +211,30 @@ static void stop_users(void)
 
 /* --- the tests --- */
 
+static void unload(void)
+{
+	/* The last file is let go a moment after its close(). */
+	ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
+}
+
+/*
+ * Kernel addresses that are unmapped are given back many at a time, with what KASAN keeps for them,
+ * an eighth of their size; and whenever a module comes or goes.
+ */
+static void reload(void)
+{
+	if (module_loaded("kvmfr"))
+		unload();
+	load_kvmfr("static_size_mb=2");
+}
+
 static void unplug_for_a_long_time(const char *kind)
 {
 	unsigned int cycles = how_often("UNPLUGS", 100);
 	static struct memory before;
 	struct kvmfr_dev d;
 
-	load_kvmfr("static_size_mb=2");
+	reload();
 	if (!dev_find(&d, kind))
 		SKIP("this machine has no IVSHMEM device for it");
 	shared = share();
@@ -223,6 +242,7 @@ static void unplug_for_a_long_time(const char *kind)
 	for (unsigned int i = 0; i < cycles + WARM_UP; i++) {
 		if (i == WARM_UP) {
 			stop_users();
+			reload();
 			measure(&before);
 			start_users(&d);
 		}
@@ -233,6 +253,7 @@ static void unplug_for_a_long_time(const char *kind)
 			ktap_note("%u of %u", i + 1, cycles + WARM_UP);
 	}
 	stop_users();
+	reload();
 	ktap_note("unplug cycles: %u", cycles);
 	same_as(&before, cycles, 2 << 20);
 }
@@ -254,7 +275,7 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 	struct kvmfr_dev d;
 
 	if (module_loaded("kvmfr"))
-		ASSERT_EQ(0, module_unload("kvmfr"));
+		unload();
 	shared = share();
 	for (unsigned int i = 0; i < cycles + WARM_UP; i++) {
 		if (i == WARM_UP)
@@ -265,8 +286,7 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 		wait_for_users();
 		ASSERT_EQ(EWOULDBLOCK, module_unload("kvmfr"));
 		stop_users();
-		/* The last file is let go a moment after its close(). */
-		ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
+		unload();
 	}
 	ktap_note("load cycles: %u", cycles);
 	same_as(&before, cycles, 2 << 20);
