@@ -211,30 +211,13 @@ static void stop_users(void)
 
 /* --- the tests --- */
 
-static void unload(void)
-{
-	/* The last file is let go a moment after its close(). */
-	ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
-}
-
-/*
- * Kernel addresses that are unmapped are given back many at a time, with what KASAN keeps for them,
- * an eighth of their size; and whenever a module comes or goes.
- */
-static void reload(void)
-{
-	if (module_loaded("kvmfr"))
-		unload();
-	load_kvmfr("static_size_mb=2");
-}
-
 static void unplug_for_a_long_time(const char *kind)
 {
 	unsigned int cycles = how_often("UNPLUGS", 100);
 	static struct memory before;
 	struct kvmfr_dev d;
 
-	reload();
+	load_kvmfr("static_size_mb=2");
 	if (!dev_find(&d, kind))
 		SKIP("this machine has no IVSHMEM device for it");
 	shared = share();
@@ -242,7 +225,6 @@ static void unplug_for_a_long_time(const char *kind)
 	for (unsigned int i = 0; i < cycles + WARM_UP; i++) {
 		if (i == WARM_UP) {
 			stop_users();
-			reload();
 			measure(&before);
 			start_users(&d);
 		}
@@ -253,7 +235,6 @@ static void unplug_for_a_long_time(const char *kind)
 			ktap_note("%u of %u", i + 1, cycles + WARM_UP);
 	}
 	stop_users();
-	reload();
 	ktap_note("unplug cycles: %u", cycles);
 	same_as(&before, cycles, 2 << 20);
 }
@@ -275,7 +256,7 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 	struct kvmfr_dev d;
 
 	if (module_loaded("kvmfr"))
-		unload();
+		ASSERT_EQ(0, module_unload("kvmfr"));
 	shared = share();
 	for (unsigned int i = 0; i < cycles + WARM_UP; i++) {
 		if (i == WARM_UP)
@@ -286,7 +267,8 @@ TEST(loading_with_users_costs_no_memory, .timeout = 1800)
 		wait_for_users();
 		ASSERT_EQ(EWOULDBLOCK, module_unload("kvmfr"));
 		stop_users();
-		unload();
+		/* The last file is let go a moment after its close(). */
+		ASSERT_TRUE(WAIT_FOR(!module_unload("kvmfr")));
 	}
 	ktap_note("load cycles: %u", cycles);
 	same_as(&before, cycles, 2 << 20);
