@@ -355,13 +355,15 @@ void check_devices(struct report *r)
 
 void check_huge(struct report *r)
 {
-	uint64_t pmd = 2 * MIB;
+	uint64_t huge = huge_page_size();
 
-	file_number(path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"),
-		    &pmd);
+	if (!huge) {
+		elsewhere(r, "this kernel maps no huge pages");
+		return;
+	}
 	for (int i = 0; i < n_devices; i++) {
 		struct device *dev = &devices[i];
-		uint64_t want = dev->size - dev->size % pmd;
+		uint64_t want = dev->size - dev->size % huge;
 		struct finding *finding;
 
 		if (!dev->huge_known || *dev->pci || !want)

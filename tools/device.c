@@ -87,6 +87,26 @@ int devices_find(struct device *devices, int max)
 	return n;
 }
 
+uint64_t huge_page_size(void)
+{
+	uint64_t size = 0;
+
+	file_number(path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"),
+		    &size);
+	return size;
+}
+
+/*
+ * QEMU maps a file that is not on hugetlbfs at a multiple of 4 KiB, and in
+ * practice one page below a multiple of 2 MiB, where no huge page fits.
+ */
+uint64_t device_align(const struct device *dev)
+{
+	uint64_t huge = huge_page_size();
+
+	return huge && dev->huge_bytes >= huge ? huge : 0;
+}
+
 bool module_loaded(void)
 {
 	return !access(path("/sys/module/kvmfr"), F_OK);

@@ -25,8 +25,20 @@ static void guest_device(int argc, char **argv, struct device *dev)
 
 static char *object(const struct device *dev)
 {
-	return text("memory-backend-file,id=%s,mem-path=/dev/%s,size=%" PRIu64 ",share=on",
-		    dev->name, dev->name, dev->size);
+	uint64_t align = device_align(dev);
+
+	return text("memory-backend-file,id=%s,mem-path=/dev/%s,size=%" PRIu64 ",share=on%s",
+		    dev->name, dev->name, dev->size,
+		    align ? text(",align=%s", qemu_size(align)) : "");
+}
+
+static char *object_json(const struct device *dev)
+{
+	uint64_t align = device_align(dev);
+
+	return text("{\"qom-type\":\"memory-backend-file\",\"id\":\"%s\",\"mem-path\":\"/dev/%s\",\"size\":%" PRIu64 ",\"share\":true%s}",
+		    dev->name, dev->name, dev->size,
+		    align ? text(",\"align\":%" PRIu64, align) : "");
 }
 
 static char *ivshmem(const struct device *dev)
@@ -67,9 +79,7 @@ int cmd_libvirt(int argc, char **argv)
 	/* The namespace stands here, so that it need not be in <domain>. */
 	printf("<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n");
 	print_argument("-object");
-	print_argument(legacy ? object(&dev) :
-		text("{\"qom-type\":\"memory-backend-file\",\"id\":\"%s\",\"mem-path\":\"/dev/%s\",\"size\":%" PRIu64 ",\"share\":true}",
-		     dev.name, dev.name, dev.size));
+	print_argument(legacy ? object(&dev) : object_json(&dev));
 	print_argument("-device");
 	print_argument(legacy ? ivshmem(&dev) :
 		text("{\"driver\":\"ivshmem-plain\",\"id\":\"%s-ivshmem\",\"memdev\":\"%s\"}",

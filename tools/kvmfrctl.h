@@ -41,6 +41,9 @@ char *quoted(const char *word);
 /* "128 MiB", or the bytes where that would not be exact. */
 char *mebibytes(uint64_t bytes);
 
+/* The same for QEMU's older syntax: "2M", or the bytes. */
+char *qemu_size(uint64_t bytes);
+
 /* All of a file, with a 0 behind it; NULL and errno when it cannot be read. */
 char *file_read(const char *name, size_t *len);
 /* The first line of a small file, without its end. */
@@ -81,6 +84,13 @@ enum node_state node_look(const char *node, dev_t number, struct stat *st);
 bool module_loaded(void);
 /* How to get a device, for the end of an error message. */
 const char *device_remedy(void);
+/* Bytes in a huge page (a PMD) of this machine, 0 if its kernel maps none. */
+uint64_t huge_page_size(void);
+/*
+ * What QEMU's "align" option has to be for this device, in bytes: with less the
+ * guest gets no huge page. 0 if the device has no huge pages to give.
+ */
+uint64_t device_align(const struct device *dev);
 
 /* people.c */
 

@@ -110,6 +110,13 @@ char *mebibytes(uint64_t bytes)
 	return text("%" PRIu64 " MiB", bytes / (uint64_t)MIB);
 }
 
+char *qemu_size(uint64_t bytes)
+{
+	if (bytes % MIB)
+		return text("%" PRIu64, bytes);
+	return text("%" PRIu64 "M", bytes / (uint64_t)MIB);
+}
+
 char *file_read(const char *name, size_t *len)
 {
 	size_t size = 0, room = 4096;
