@@ -380,3 +380,43 @@ void check_huge(struct report *r)
 	if (!r->n)
 		elsewhere(r, "no device has memory of this machine");
 }
+
+/* How to start a program so that its mapping gets huge pages. */
+static const char *remap_remedy(const struct user *user)
+{
+	size_t len = 0;
+	char *arguments = file_read(path("/proc/%d/cmdline", user->pid), &len);
+
+	if (!arguments || !memmem(arguments, len, "memory-backend-file", 19))
+		return "the program chose an address where none fits; kvmfr.h says which do";
+	if (memmem(arguments, len, "guest=", 6))
+		return "its domain lacks 'align'; 'kvmfrctl doctor --fix domains' adds it, then shut the guest down and start it again";
+	return text("shut it down and start it with align=%s on its memory-backend-file, as 'kvmfrctl qemu' prints it",
+		    qemu_size(huge_page_size()));
+}
+
+/* Do those who map a device get the huge pages it has? */
+void check_mappings(struct report *r)
+{
+	int hidden = 0;
+
+	for (int i = 0; i < n_devices; i++) {
+		struct user *users;
+		int n = users_find(&devices[i], &users, &hidden);
+
+		for (int j = 0; j < n; j++)
+			if (users[j].huge_missed)
+				wrong(r, "%s (%d) maps %s in small pages only: %s",
+				      users[j].command, users[j].pid,
+				      devices[i].node, remap_remedy(&users[j]));
+			else if (users[j].mapped)
+				right(r, "%s (%d) maps %s at an address where huge pages fit",
+				      users[j].command, users[j].pid,
+				      devices[i].node);
+	}
+	if (hidden)
+		unseen(r, "%d processes of other users were not looked into",
+		       hidden);
+	if (!r->n)
+		elsewhere(r, "no process maps a device");
+}

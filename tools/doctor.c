@@ -19,6 +19,7 @@ static const struct check {
 	{ "loaded", check_loaded },
 	{ "devices", check_devices },
 	{ "huge", check_huge },
+	{ "mappings", check_mappings },
 	{ "udev", check_udev },
 	{ "user", check_user },
 	{ "qemu-user", check_qemu_user },

@@ -61,6 +61,7 @@ void check_node(struct report *r);
 void check_loaded(struct report *r);
 void check_devices(struct report *r);
 void check_huge(struct report *r);
+void check_mappings(struct report *r);
 
 /* check_access.c */
 void check_udev(struct report *r);

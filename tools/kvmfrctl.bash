@@ -17,7 +17,7 @@ _kvmfrctl()
 	'') words='list doctor size qemu libvirt clear --root --help --version' ;;
 	list) words=--json ;;
 	doctor) words='--fix --yes --user built signature node loaded devices
-		huge udev user qemu-user apparmor cgroup selinux domains' ;;
+		huge mappings udev user qemu-user apparmor cgroup selinux domains' ;;
 	size) words='--b7 --hdr 1920x1080 2560x1440 3440x1440 3840x2160' ;;
 	libvirt) words=--legacy ;;
 	clear) words=--force ;;

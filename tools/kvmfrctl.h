@@ -118,8 +118,10 @@ struct user {
 	bool open;		/* has a descriptor of it */
 	uint64_t dmabufs;	/* bytes in DMA-BUFs it has a descriptor of */
 	uint64_t mapped;	/* bytes, through DMA-BUFs too */
+	uint64_t resident;	/* of these, touched */
 	uint64_t huge;		/* of these, in entries as large as a PMD */
 	bool huge_known;
+	bool huge_missed;	/* maps huge pages of the device, all as small ones */
 };
 
 /*

@@ -13,6 +13,17 @@ static const char * const node_states[] = {
 	[NODE_FOREIGN] = "foreign",
 };
 
+static const char *huge_text(const struct user *user)
+{
+	if (user->huge_missed)
+		return "NO HUGE PAGES: see 'kvmfrctl doctor mappings'";
+	if (!user->huge_known)
+		return "in huge pages or not: the kernel does not tell";
+	if (!user->resident)
+		return "not touched yet";
+	return text("%s in huge pages", mebibytes(user->huge));
+}
+
 /* What a process has of a device, in words. */
 static const char *user_text(const struct user *user)
 {
@@ -23,9 +34,7 @@ static const char *user_text(const struct user *user)
 			    mebibytes(user->dmabufs));
 	if (user->mapped)
 		have = text("%s%smapped %s (%s)", have, *have ? ", " : "",
-			    mebibytes(user->mapped), user->huge_known ?
-			    text("%s in huge pages", mebibytes(user->huge)) :
-			    "in huge pages or not: the kernel does not tell");
+			    mebibytes(user->mapped), huge_text(user));
 	return have;
 }
 
@@ -84,12 +93,13 @@ static void json_users(const struct device *dev)
 	for (int i = 0; i < n; i++) {
 		struct user *user = &users[i];
 
-		printf("%s\n      { \"pid\": %d, \"command\": %s, \"user\": %s, \"open\": %s, \"dmabufs\": %" PRIu64 ", \"mapped\": %" PRIu64 ", \"huge\": %s }",
+		printf("%s\n      { \"pid\": %d, \"command\": %s, \"user\": %s, \"open\": %s, \"dmabufs\": %" PRIu64 ", \"mapped\": %" PRIu64 ", \"huge\": %s, \"huge_missed\": %s }",
 		       i ? "," : "", user->pid, json(user->command),
 		       json(user_name(user->uid)),
 		       user->open ? "true" : "false", user->dmabufs,
 		       user->mapped,
-		       user->huge_known ? text("%" PRIu64, user->huge) : "null");
+		       user->huge_known ? text("%" PRIu64, user->huge) : "null",
+		       user->huge_missed ? "true" : "false");
 	}
 	printf("%s],\n    \"processes_not_seen\": %d\n", n ? "\n    " : "",
 	       hidden);

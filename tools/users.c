@@ -18,6 +18,54 @@ struct files {
 	int n;
 };
 
+/*
+ * Bytes of the device's huge pages that lie whole in a process's mappings, at
+ * addresses where the kernel can map them as huge pages and where it cannot.
+ */
+struct room {
+	uint64_t fits;
+	uint64_t misaligned;
+};
+
+/*
+ * A huge page is mapped as one where the address and the place in the device
+ * agree modulo its size.
+ */
+static void add_room(const struct device *dev, uint64_t start, uint64_t end,
+		     uint64_t offset, struct room *room)
+{
+	uint64_t huge = device_align(dev), first, last;
+
+	if (!huge)
+		return;
+	first = (offset + huge - 1) / huge * huge;
+	last = (offset + end - start) / huge * huge;
+	if (first >= last)
+		return;
+	if ((start - offset) % huge)
+		room->misaligned += last - first;
+	else
+		room->fits += last - first;
+}
+
+/*
+ * Does the process have huge pages of the device in its mappings, and all that
+ * it has touched in small pages? Not so if it has touched none of them yet.
+ */
+static bool huge_missed(const struct device *dev, const struct user *user,
+			const struct room *room)
+{
+	uint64_t small = user->mapped - room->fits +
+			 dev->size - dev->huge_bytes;
+
+	if (user->huge)
+		return false;
+	if (!room->fits)
+		return room->misaligned;
+	/* More than lies outside of huge pages. */
+	return user->huge_known && user->resident > small;
+}
+
 static void add_dmabuf(const struct device *dev, pid_t pid, const char *fd,
 		       const struct stat *st, struct files *files,
 		       struct user *user)
@@ -96,7 +144,8 @@ static bool look_for_mappings(const struct device *dev, const char *file,
 			      const struct files *files, struct user *user)
 {
 	char *line = file_read(path("/proc/%d/%s", user->pid, file), NULL);
-	uint64_t start, end, inode, kib;
+	uint64_t start, end, offset, inode, kib;
+	struct room room = { .fits = 0 };
 	unsigned int major, minor;
 	bool inside = false;
 	char *next;
@@ -109,12 +158,18 @@ static bool look_for_mappings(const struct device *dev, const char *file,
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = 0;
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*x %x:%x %" SCNu64,
-			   &start, &end, &major, &minor, &inode) == 5) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %x:%x %" SCNu64,
+			   &start, &end, &offset, &major, &minor,
+			   &inode) == 6) {
 			inside = is_mapping(dev, files, makedev(major, minor),
 					    inode, line);
-			if (inside)
+			if (inside) {
 				user->mapped += end - start;
+				add_room(dev, start, end, offset, &room);
+			}
+		} else if (inside && sscanf(line, "Rss: %" SCNu64,
+					    &kib) == 1) {
+			user->resident += kib * 1024;
 		} else if (inside && sscanf(line, "FilePmdMapped: %" SCNu64,
 					    &kib) == 1) {
 			user->huge += kib * 1024;
@@ -122,6 +177,7 @@ static bool look_for_mappings(const struct device *dev, const char *file,
 			user->huge_known = !*dev->pci;
 		}
 	}
+	user->huge_missed = huge_missed(dev, user, &room);
 	return true;
 }
 
@@ -145,6 +201,18 @@ static bool has_memory(pid_t pid)
 	return arguments && *arguments;
 }
 
+/* What it is called and whose it is; false if it has ended. */
+static bool look_at(struct user *user)
+{
+	struct stat st;
+
+	user->command = file_line(path("/proc/%d/comm", user->pid));
+	if (!user->command || stat(path("/proc/%d", user->pid), &st))
+		return false;
+	user->uid = st.st_uid;
+	return true;
+}
+
 int users_find(const struct device *dev, struct user **users, int *hidden)
 {
 	DIR *dir = opendir(path("/proc"));
@@ -158,20 +226,15 @@ int users_find(const struct device *dev, struct user **users, int *hidden)
 
 	while ((entry = readdir(dir))) {
 		struct user user = { .pid = atoi(entry->d_name) };
-		struct stat st;
-		char *command;
 
-		if (!isdigit(*entry->d_name))
+		/* Its name first: one that ends meanwhile has none any more. */
+		if (!isdigit(*entry->d_name) || !look_at(&user))
 			continue;
 		if (!look_into(dev, &user) && has_memory(user.pid))
 			++*hidden;
 		if (!user.open && !user.mapped && !user.dmabufs)
 			continue;
 
-		if (!stat(path("/proc/%d", user.pid), &st))
-			user.uid = st.st_uid;
-		command = file_line(path("/proc/%d/comm", user.pid));
-		user.command = command ? command : "?";
 		*users = realloc(*users, (n + 1) * sizeof(user));
 		if (!*users)
 			fail("out of memory");
