@@ -16,7 +16,8 @@
  *   back.
  * - Nothing is kept per mapping or by page of a DMA-BUF: a page is found from
  *   the device and its offset.
- * - The kernel never reads or writes the memory's contents.
+ * - The kernel copies the memory for read() and write(), and never interprets
+ *   what is in it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -24,11 +25,14 @@
 #include <linux/compat.h>
 #include <linux/device.h>
 #include <linux/dma-buf.h>
+#include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
+#include <linux/dma-resv.h>
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/idr.h>
 #include <linux/io.h>
+#include <linux/iommu.h>
 #include <linux/memory_hotplug.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
@@ -39,6 +43,8 @@
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/splice.h>
+#include <linux/uio.h>
 #include <linux/vmalloc.h>
 #include <linux/xarray.h>
 
@@ -52,6 +58,38 @@
 /* What the core maps with one entry. An allocator without it says so quietly. */
 #define KVMFR_HUGE_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
+struct kvmfr_dev;
+
+/**
+ * struct kvmfr_run - pages that are neighbours in memory
+ * @pfn: the first page frame
+ * @nr: how many there are
+ */
+struct kvmfr_run {
+	unsigned long pfn;
+	unsigned long nr;
+};
+
+/**
+ * struct kvmfr_kind - what differs between the kinds of memory
+ * @name: what sysfs calls it
+ * @has_pages: there is a struct page for every page of the memory
+ * @run: the pages at @index, as many as are neighbours, at most @max
+ * @pgprot: the protection of a user's or the kernel's mapping
+ * @nr_busy: how many blocks of the memory are still mapped or pinned, if that
+ *	has to be waited for before the memory is given back
+ * @release: gives the memory back
+ */
+struct kvmfr_kind {
+	const char *name;
+	bool has_pages;
+	struct kvmfr_run (*run)(struct kvmfr_dev *kdev, unsigned long index,
+				unsigned long max);
+	pgprot_t (*pgprot)(pgprot_t prot);
+	unsigned long (*nr_busy)(struct kvmfr_dev *kdev);
+	void (*release)(struct kvmfr_dev *kdev);
+};
+
 /**
  * struct kvmfr_dev - one /dev/kvmfrN and the memory behind it
  * @dev: in class kvmfr; its release frees this structure, long after remove()
@@ -59,6 +97,7 @@
  * @cdev: holds a reference on @dev for every open file
  * @inode: the address space of all mappings; its i_size is the device's size,
  *	without which the core doesn't map huge pages
+ * @kind: what kind of memory it is
  * @size: in bytes, a multiple of the page size
  * @huge_size: how much of @size is in pages of PMD_SIZE
  * @lock: protects @gone. Held for reading by whoever is about to use the memory,
@@ -67,35 +106,37 @@
  *	DMA-BUF and device_lock; nothing is taken inside of it but what writing
  *	page tables takes.
  * @gone: the memory must not be used any more
- * @users: how many times it is mapped by importers and by vmap
- * @is_static: made of the host's memory, else a BAR
- * @has_pages: there is a struct page for every page of it
- * @blocks: static: the first page of every compound page, by the number of that
- *	page in the device, to which the block is aligned
+ * @users: how many importers and vmap() have it mapped, and how many read()
+ *	and write() calls are copying it
+ * @told: bit 0: the log has said that a mapping can't have huge pages
+ * @blocks: static: the folios, by the number of their first page in the device,
+ *	to which they are aligned
  * @base: IVSHMEM: physical address of the BAR
- * @cached: IVSHMEM without struct pages: a cached mapping of the whole BAR
+ * @cached: IVSHMEM without struct pages: the kernel's mapping of the BAR, or NULL
  * @pgmap: IVSHMEM with struct pages: what owns them; pgmap_vmemmap_nr() says how
- *	many share a reference count
+ *	many are one folio
+ * @idle_refs: IVSHMEM with struct pages: reference count of an unused folio
  *
- * All but @gone and @users is constant once the device is registered.
+ * All but @gone, @users and @told is constant once the device is registered.
  */
 struct kvmfr_dev {
 	struct device dev;
 	struct cdev cdev;
 	struct inode *inode;
+	const struct kvmfr_kind *kind;
 	u64 size;
 	u64 huge_size;
 
 	struct rw_semaphore lock;
 	bool gone;
 	atomic_t users;
+	unsigned long told;
 
-	bool is_static;
-	bool has_pages;
 	struct xarray blocks;
 	phys_addr_t base;
 	void *cached;
 	struct dev_pagemap pgmap;
+	int idle_refs;
 };
 
 /**
@@ -104,7 +145,7 @@ struct kvmfr_dev {
  * @first: number of its first page in the device
  * @nr_pages: its size
  * @lock: protects @mappings. Taken inside the DMA-BUF's reservation lock.
- * @mappings: every struct kvmfr_mapping of it
+ * @mappings: every struct kvmfr_mapping of it by a device that isn't coherent
  *
  * Belongs to the DMA-BUF, whose release frees it.
  */
@@ -116,7 +157,11 @@ struct kvmfr_dmabuf {
 	struct list_head mappings;
 };
 
-/* A DMA-BUF mapped for an importer's device, from map_dma_buf to unmap_dma_buf */
+/*
+ * A DMA-BUF mapped for an importer's device, from map_dma_buf to unmap_dma_buf.
+ * @node is in the DMA-BUF's list if CPU caches have to be written back and
+ * invalidated for the device.
+ */
 struct kvmfr_mapping {
 	struct list_head node;
 	struct device *dev;
@@ -142,126 +187,253 @@ static unsigned long kvmfr_dev_nr_pages(struct kvmfr_dev *kdev)
 	return kdev->size >> PAGE_SHIFT;
 }
 
-/* The page frame at @index of static memory; @n: how many the block has from there. */
-static unsigned long kvmfr_static_pfn(struct kvmfr_dev *kdev,
-				      unsigned long index, unsigned long *n)
+/* The pages at @index, as many as are neighbours in memory, at most @max. */
+static struct kvmfr_run kvmfr_dev_run(struct kvmfr_dev *kdev,
+				      unsigned long index, unsigned long max)
+{
+	return kdev->kind->run(kdev, index, max);
+}
+
+/* ------------------------ the memory: static ---------------------------- */
+
+/* The part of a folio from @index to the folio's end. */
+static struct kvmfr_run kvmfr_static_rest(struct kvmfr_dev *kdev,
+					  unsigned long index)
 {
 	unsigned int order = KVMFR_HUGE_ORDER;
-	struct page *block;
+	struct kvmfr_run rest = { };
+	struct folio *folio;
 	unsigned long nth;
 
 	for (;;) {
 		nth = index & ((1UL << order) - 1);
-		block = xa_load(&kdev->blocks, index - nth);
-		if (block && nth < compound_nr(block))
+		folio = xa_load(&kdev->blocks, index - nth);
+		if (folio && nth < folio_nr_pages(folio))
 			break;
 		if (WARN_ON_ONCE(!order--))
-			return 0;
+			return rest;
 	}
-	*n = compound_nr(block) - nth;
-	return page_to_pfn(block) + nth;
+	rest.pfn = folio_pfn(folio) + nth;
+	rest.nr = folio_nr_pages(folio) - nth;
+	return rest;
 }
 
-/*
- * The page frame at @index, which is inside the device. @n says how many pages
- * are wanted from there on and returns how many are neighbours in memory.
- */
-static unsigned long kvmfr_dev_pfn(struct kvmfr_dev *kdev, unsigned long index,
-				   unsigned long *n)
+static struct kvmfr_run kvmfr_static_run(struct kvmfr_dev *kdev,
+					 unsigned long index, unsigned long max)
 {
-	unsigned long max = *n, pfn, next, left;
+	struct kvmfr_run run = kvmfr_static_rest(kdev, index), next;
 
-	if (!kdev->is_static)
-		return PHYS_PFN(kdev->base) + index;
-
-	pfn = kvmfr_static_pfn(kdev, index, n);
-	while (*n < max) {
-		next = kvmfr_static_pfn(kdev, index + *n, &left);
-		if (next != pfn + *n)
+	while (run.nr < max) {
+		next = kvmfr_static_rest(kdev, index + run.nr);
+		if (next.pfn != run.pfn + run.nr)
 			break;
-		*n += left;
+		run.nr += next.nr;
 	}
-	*n = min(*n, max);
-	return pfn;
+	run.nr = min(run.nr, max);
+	return run;
 }
 
-/*
- * The memory of an IVSHMEM device belongs to the hypervisor: in an encrypted
- * guest it has to be mapped shared, wherever it is mapped.
- */
-static pgprot_t kvmfr_dev_pgprot(struct kvmfr_dev *kdev, pgprot_t prot)
+static pgprot_t kvmfr_static_pgprot(pgprot_t prot)
 {
-	return kdev->is_static ? prot : pgprot_decrypted(prot);
+	return prot;
 }
 
 /*
- * The largest zeroed block that still fits at page @index, so that blocks are
+ * The largest zeroed folio that still fits at page @index, so that folios are
  * aligned in the device as they are in memory. Smaller ones are the way out
  * when memory is fragmented; none is worth an OOM kill.
+ *
+ * @failed is the smallest order that could not be had so far. From that order
+ * on the allocator is asked not to try hard, since compaction would fail for
+ * each folio anew.
  */
-static struct page *kvmfr_static_alloc_block(unsigned long index,
-					     unsigned long nr_pages)
+static struct folio *kvmfr_static_alloc_folio(unsigned long index,
+					      unsigned long nr_pages,
+					      unsigned int *failed)
 {
-	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_COMP | __GFP_NOWARN |
-		    __GFP_RETRY_MAYFAIL;
 	unsigned int order = min_t(unsigned int, KVMFR_HUGE_ORDER,
 				   ilog2(nr_pages - index));
-	struct page *page;
+	struct folio *folio;
+	gfp_t gfp;
 
 	if (index)
 		order = min_t(unsigned int, order, __ffs(index));
 
-	while (!(page = alloc_pages(gfp, order)) && order)
-		order--;
-	return page;
+	for (;; order--) {
+		gfp = GFP_KERNEL | __GFP_ZERO | __GFP_COMP | __GFP_NOWARN;
+		gfp |= order && order >= *failed ? __GFP_NORETRY :
+						   __GFP_RETRY_MAYFAIL;
+		folio = folio_alloc(gfp, order);
+		if (folio || !order)
+			return folio;
+		*failed = min(*failed, order);
+	}
 }
 
-static void kvmfr_static_free(struct kvmfr_dev *kdev)
+static void kvmfr_static_release(struct kvmfr_dev *kdev)
 {
-	struct page *block;
+	struct folio *folio;
 	unsigned long i;
 
-	/* Whoever has pinned a page frees its block. */
-	xa_for_each(&kdev->blocks, i, block) {
-		put_page(block);
+	/* A folio with pinned pages is freed by the last unpin. */
+	xa_for_each(&kdev->blocks, i, folio) {
+		folio_put(folio);
 		cond_resched();
 	}
 	xa_destroy(&kdev->blocks);
 }
 
+static const struct kvmfr_kind kvmfr_static_kind = {
+	.name = "static",
+	.has_pages = true,
+	.run = kvmfr_static_run,
+	.pgprot = kvmfr_static_pgprot,
+	.release = kvmfr_static_release,
+};
+
 /* What has been allocated when this fails is freed with @kdev. */
 static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 {
 	unsigned long nr_pages = kvmfr_dev_nr_pages(kdev);
-	struct page *block;
+	unsigned int failed = KVMFR_HUGE_ORDER + 1;
+	struct folio *folio;
 	unsigned long i;
 	int ret;
 
-	kdev->is_static = true;
-	kdev->has_pages = true;
+	kdev->kind = &kvmfr_static_kind;
 
-	for (i = 0; i < nr_pages; i += compound_nr(block)) {
+	for (i = 0; i < nr_pages; i += folio_nr_pages(folio)) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
 
-		block = kvmfr_static_alloc_block(i, nr_pages);
-		if (!block)
+		folio = kvmfr_static_alloc_folio(i, nr_pages, &failed);
+		if (!folio)
 			return -ENOMEM;
-		ret = xa_err(xa_store(&kdev->blocks, i, block, GFP_KERNEL));
+		ret = xa_err(xa_store(&kdev->blocks, i, folio, GFP_KERNEL));
 		if (ret) {
-			put_page(block);
+			folio_put(folio);
 			return ret;
 		}
 
 		/*
-		 * Compared with i_size before a huge page is mapped; the
-		 * allocator leaves the value of the last user there.
+		 * The core compares the index with i_size before it maps a huge
+		 * page; the allocator leaves the last user's value there.
 		 */
-		page_folio(block)->index = i;
-		if (compound_nr(block) << PAGE_SHIFT == PMD_SIZE)
+		folio->index = i;
+		if (folio_nr_pages(folio) << PAGE_SHIFT == PMD_SIZE)
 			kdev->huge_size += PMD_SIZE;
 		cond_resched();
 	}
+	return 0;
+}
+
+/* ------------------------ the memory: a BAR ----------------------------- */
+
+/*
+ * The memory of an IVSHMEM device belongs to the hypervisor: in an encrypted
+ * guest it has to be mapped shared, wherever it is mapped.
+ */
+static pgprot_t kvmfr_bar_pgprot(pgprot_t prot)
+{
+	return pgprot_decrypted(prot);
+}
+
+static bool kvmfr_bar_encrypted(void)
+{
+	return pgprot_val(kvmfr_bar_pgprot(PAGE_KERNEL)) !=
+	       pgprot_val(PAGE_KERNEL);
+}
+
+static struct kvmfr_run kvmfr_bar_run(struct kvmfr_dev *kdev,
+				      unsigned long index, unsigned long max)
+{
+	return (struct kvmfr_run){ PHYS_PFN(kdev->base) + index, max };
+}
+
+/*
+ * How many folios of the BAR somebody still has: mapped or pinned, which shows
+ * in the reference count, or locked, as the core does from before it maps a page
+ * for a fault until it is through with it.
+ */
+static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
+{
+	unsigned long step = pgmap_vmemmap_nr(&kdev->pgmap);
+	unsigned long nr_busy = 0;
+	struct page *page;
+	unsigned long i;
+
+	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += step) {
+		page = pfn_to_page(PHYS_PFN(kdev->base) + i);
+		if (page_ref_count(page) != kdev->idle_refs) {
+			nr_busy++;
+		} else {
+			smp_rmb();	/* locked first, given up last */
+			nr_busy += PageLocked(page);
+		}
+		cond_resched();
+	}
+	return nr_busy;
+}
+
+static void kvmfr_bar_release_pages(struct kvmfr_dev *kdev)
+{
+	memunmap_pages(&kdev->pgmap);
+}
+
+static void kvmfr_bar_release_cached(struct kvmfr_dev *kdev)
+{
+	if (kdev->cached)
+		memunmap(kdev->cached);
+}
+
+static const struct kvmfr_kind kvmfr_bar_paged_kind = {
+	.name = "pci",
+	.has_pages = true,
+	.run = kvmfr_bar_run,
+	.pgprot = kvmfr_bar_pgprot,
+	.nr_busy = kvmfr_bar_nr_busy,
+	.release = kvmfr_bar_release_pages,
+};
+
+static const struct kvmfr_kind kvmfr_bar_pageless_kind = {
+	.name = "pci",
+	.run = kvmfr_bar_run,
+	.pgprot = kvmfr_bar_pgprot,
+	.release = kvmfr_bar_release_cached,
+};
+
+/*
+ * MEMORY_DEVICE_GENERIC, as device DAX has: ordinary struct pages, which can be
+ * mapped, pinned for the long term and imported by any device. Not
+ * MEMORY_DEVICE_PCI_P2PDMA, although this is a BAR: that is for memory which
+ * other devices reach over the PCI bus. It refuses long-term pins, and importers
+ * that the bus doesn't connect. This BAR is the hypervisor's RAM: the CPU caches
+ * it, and devices reach it like all other RAM of the guest.
+ *
+ * With vmemmap_shift the pages are folios of PMD_SIZE, which the core maps as
+ * huge pages. Since 5.19 most of the tail struct pages of such a folio are one
+ * page of the vmemmap, mapped many times ("vmemmap optimization"): what one of
+ * them counts, others count as well. So tails must not be mapped one by one, see
+ * kvmfr_vma_init().
+ */
+static int kvmfr_bar_make_pages(struct kvmfr_dev *kdev)
+{
+	void *addr;
+
+	if (IS_ALIGNED(kdev->base | kdev->size, PMD_SIZE))
+		kdev->pgmap.vmemmap_shift = KVMFR_HUGE_ORDER;
+	kdev->pgmap.type = MEMORY_DEVICE_GENERIC;
+	kdev->pgmap.range.start = kdev->base;
+	kdev->pgmap.range.end = kdev->base + kdev->size - 1;
+	kdev->pgmap.nr_range = 1;
+	addr = memremap_pages(&kdev->pgmap, dev_to_node(kdev->dev.parent));
+	if (IS_ERR(addr))
+		return PTR_ERR(addr);
+
+	kdev->kind = &kvmfr_bar_paged_kind;
+	kdev->idle_refs = page_ref_count(pfn_to_page(PHYS_PFN(kdev->base)));
+	if (pgmap_vmemmap_nr(&kdev->pgmap) << PAGE_SHIFT == PMD_SIZE)
+		kdev->huge_size = kdev->size;
 	return 0;
 }
 
@@ -278,80 +450,37 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 	struct device *parent = kdev->dev.parent;
 	const char *why = "the kernel refuses them";
 	int ret = -EOPNOTSUPP;
-	void *addr;
 
-	if (!IS_ALIGNED(kdev->base | kdev->size, memremap_compat_align())) {
+	if (!IS_ALIGNED(kdev->base | kdev->size, memremap_compat_align()))
 		why = "it isn't made of whole memory sections";
-	} else if (kdev->base < pluggable.start || last > pluggable.end) {
+	else if (kdev->base < pluggable.start || last > pluggable.end)
 		why = "it is outside the addresses that can have them";
-	} else if (pgprot_val(kvmfr_dev_pgprot(kdev, PAGE_KERNEL)) !=
-		   pgprot_val(PAGE_KERNEL)) {
+	else if (kvmfr_bar_encrypted())
 		why = "the kernel would map it encrypted";
-	} else {
-		if (IS_ALIGNED(kdev->base | kdev->size, PMD_SIZE))
-			kdev->pgmap.vmemmap_shift = KVMFR_HUGE_ORDER;
-		kdev->pgmap.type = MEMORY_DEVICE_GENERIC;
-		kdev->pgmap.range.start = kdev->base;
-		kdev->pgmap.range.end = last;
-		kdev->pgmap.nr_range = 1;
-		addr = memremap_pages(&kdev->pgmap, dev_to_node(parent));
-		ret = PTR_ERR_OR_ZERO(addr);
-	}
+	else
+		ret = kvmfr_bar_make_pages(kdev);
 
-	if (!ret) {
-		kdev->has_pages = true;
-		if (pgmap_vmemmap_nr(&kdev->pgmap) << PAGE_SHIFT == PMD_SIZE)
-			kdev->huge_size = kdev->size;
+	if (!ret)
 		return 0;
-	}
 	if (ret == -ENOMEM) {
 		dev_err(parent, "no memory for the struct pages of BAR 2, %llu KiB\n",
 			kdev->size >> 10);
 		return ret;
 	}
 
-	/* Never accessed: while it is there, x86 maps the BAR cached elsewhere. */
-	kdev->cached = memremap(kdev->base, kdev->size, MEMREMAP_WB);
+	/*
+	 * For read() and write(). It also makes the PAT of x86 know the BAR as
+	 * write-back memory, which users' mappings then are as well. memremap()
+	 * can't take a size that is for a 64-bit kernel, and maps encrypted what
+	 * the hypervisor would have to read.
+	 */
+	if (kdev->size <= SIZE_MAX && !kvmfr_bar_encrypted())
+		kdev->cached = memremap(kdev->base, kdev->size, MEMREMAP_WB);
+	kdev->kind = &kvmfr_bar_pageless_kind;
 	dev_info(parent,
 		 "BAR 2 at %pa, %llu KiB, has no struct pages: %s (%d); mmap works, DMA-BUFs don't\n",
 		 &kdev->base, kdev->size >> 10, why, ret);
 	return 0;
-}
-
-static void kvmfr_bar_unmap(struct kvmfr_dev *kdev)
-{
-	if (kdev->has_pages)
-		memunmap_pages(&kdev->pgmap);
-	else if (kdev->cached)
-		memunmap(kdev->cached);
-}
-
-/*
- * How many blocks of the BAR somebody still has: mapped or pinned, which shows in
- * the reference count, or locked, as the core does from before it maps a page
- * for a fault until it is through with it.
- */
-static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
-{
-	unsigned long step = pgmap_vmemmap_nr(&kdev->pgmap);
-	unsigned long nr_busy = 0;
-	struct page *page;
-	unsigned long i;
-
-	if (kdev->is_static || !kdev->has_pages)
-		return 0;
-
-	for (i = 0; i < kvmfr_dev_nr_pages(kdev); i += step) {
-		page = pfn_to_page(PHYS_PFN(kdev->base) + i);
-		if (page_ref_count(page) != 1) {
-			nr_busy++;
-		} else {
-			smp_rmb();	/* locked first, given up last */
-			nr_busy += PageLocked(page);
-		}
-		cond_resched();
-	}
-	return nr_busy;
 }
 
 /* ---------------------------- who may use it ---------------------------- */
@@ -380,16 +509,23 @@ static void kvmfr_dev_unuse(struct kvmfr_dev *kdev)
 	atomic_dec(&kdev->users);
 }
 
+/* From here on reboot, poweroff, halt and kexec wait for every device_lock. */
+static bool kvmfr_going_down(void)
+{
+	return system_state > SYSTEM_RUNNING && system_state < SYSTEM_SUSPEND;
+}
+
 /*
- * Takes the memory back: returns when nobody can reach it any more.
+ * Takes the memory back: true when nobody can reach it any more, false if the
+ * machine goes down meanwhile. Then nothing of the device may be freed.
  *
- * A fault that was let in before @gone may finish after the first
- * unmap_mapping_range(), but its page is busy all the while, so the loop comes
- * round again. What an importer has mapped and what somebody has pinned can't
- * be taken back; that is waited for, in TASK_IDLE, since it may take as long as
- * its owner likes.
+ * A fault that saw @gone unset may map its page after the first
+ * unmap_mapping_range(). Its folio is busy all the while, so the loop comes
+ * round again. What importers have mapped and what is pinned can't be taken back
+ * and is waited for as long as it takes, in TASK_IDLE. remove() can't fail, so a
+ * signal can't end the wait: the pages would go while a device writes to them.
  */
-static void kvmfr_dev_revoke(struct kvmfr_dev *kdev)
+static bool kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 {
 	unsigned long nr_busy;
 	unsigned int rounds = 0;
@@ -402,13 +538,15 @@ static void kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 	for (;;) {
 		unmap_mapping_range(kdev->inode->i_mapping, 0, 0, 1);
 		users = atomic_read(&kdev->users);
-		nr_busy = kvmfr_bar_nr_busy(kdev);
+		nr_busy = kdev->kind->nr_busy ? kdev->kind->nr_busy(kdev) : 0;
 		if (!users && !nr_busy)
 			break;
+		if (kvmfr_going_down())
+			return false;
 
 		if (++rounds == 10)
 			dev_info(&kdev->dev,
-				 "unplugged, waiting for %d mapping(s) of DMA-BUFs by importers and %lu block(s) of %lu KiB with pinned pages\n",
+				 "unplugged, waiting for %d user(s) (importers of DMA-BUFs, read, write) and %lu block(s) of %lu KiB with pinned pages (VFIO, io_uring); end the programs that use it, hot-plug waits meanwhile\n",
 				 users, nr_busy,
 				 pgmap_vmemmap_nr(&kdev->pgmap) << (PAGE_SHIFT - 10));
 		schedule_timeout_idle(msecs_to_jiffies(rounds < 10 ? 10 : 100));
@@ -416,6 +554,34 @@ static void kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 
 	if (rounds >= 10)
 		dev_info(&kdev->dev, "all users are gone\n");
+	return true;
+}
+
+/*
+ * Where the kernel can access the device's bytes from @pos on, which are inside,
+ * and how many there at once: *@n, at most as many as wanted. Never more than
+ * to the end of a folio, since hardened usercopy refuses what crosses one.
+ */
+static void *kvmfr_dev_addr(struct kvmfr_dev *kdev, u64 pos, size_t *n)
+{
+	unsigned long pfn, nr, good;
+	struct folio *folio;
+
+	if (!kdev->kind->has_pages)
+		return kdev->cached ? kdev->cached + pos : ERR_PTR(-EOPNOTSUPP);
+
+	pfn = kvmfr_dev_run(kdev, pos >> PAGE_SHIFT, 1).pfn;
+	folio = page_folio(pfn_to_page(pfn));
+	nr = folio_pfn(folio) + folio_nr_pages(folio) - pfn;
+	nr = min(nr, DIV_ROUND_UP(offset_in_page(pos) + *n, PAGE_SIZE));
+	for (good = 0; good < nr; good++)
+		if (PageHWPoison(pfn_to_page(pfn + good)))
+			break;
+	if (!good)
+		return ERR_PTR(-EIO);
+
+	*n = min_t(size_t, *n, (good << PAGE_SHIFT) - offset_in_page(pos));
+	return page_address(pfn_to_page(pfn)) + offset_in_page(pos);
 }
 
 /* ------------------------------- mappings ------------------------------- */
@@ -424,20 +590,20 @@ static vm_fault_t kvmfr_vm_fault(struct vm_fault *vmf)
 {
 	struct kvmfr_dev *kdev = vmf->vma->vm_private_data;
 	vm_fault_t ret = VM_FAULT_SIGBUS;
-	unsigned long pfn, n = 1;
+	struct kvmfr_run run;
 
 	down_read(&kdev->lock);
 	if (kdev->gone || vmf->pgoff >= kvmfr_dev_nr_pages(kdev))
 		goto out;
 
-	pfn = kvmfr_dev_pfn(kdev, vmf->pgoff, &n);
-	if (kdev->has_pages) {
+	run = kvmfr_dev_run(kdev, vmf->pgoff, 1);
+	if (vmf->vma->vm_flags & VM_PFNMAP) {
+		ret = vmf_insert_pfn(vmf->vma, vmf->address, run.pfn);
+	} else {
 		/* The core maps the whole huge page if this is part of one. */
-		vmf->page = pfn_to_page(pfn);
+		vmf->page = pfn_to_page(run.pfn);
 		get_page(vmf->page);
 		ret = 0;
-	} else {
-		ret = vmf_insert_pfn(vmf->vma, vmf->address, pfn);
 	}
 out:
 	up_read(&kdev->lock);
@@ -454,10 +620,69 @@ static vm_fault_t kvmfr_vm_map_pages(struct vm_fault *vmf, pgoff_t start,
 	return 0;
 }
 
+/* What a debugger reads and writes of a mapping whose pages can't be pinned. */
+static int kvmfr_vm_access(struct vm_area_struct *vma, unsigned long addr,
+			   void *data, int len, int write)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+	u64 pos = ((u64)vma->vm_pgoff << PAGE_SHIFT) + addr - vma->vm_start;
+	size_t n = min_t(u64, len, kdev->size - pos);
+	void *memory;
+	int ret;
+
+	/* The core has not checked this. */
+	if (write && !(vma->vm_flags & VM_WRITE))
+		return -EACCES;
+	ret = kvmfr_dev_use(kdev);
+	if (ret)
+		return ret;
+	memory = kvmfr_dev_addr(kdev, pos, &n);
+	if (IS_ERR(memory))
+		ret = PTR_ERR(memory);
+	else
+		memcpy(write ? memory : data, write ? data : memory, n);
+	kvmfr_dev_unuse(kdev);
+	return ret ?: n;
+}
+
 static const struct vm_operations_struct kvmfr_vm_ops = {
 	.fault = kvmfr_vm_fault,
 	.map_pages = kvmfr_vm_map_pages,
+	.access = kvmfr_vm_access,
 };
+
+/* Maps the struct pages of @run at @start; returns how many are done. */
+static unsigned long kvmfr_vma_insert_pages(struct vm_area_struct *vma,
+					    unsigned long start,
+					    struct kvmfr_run run)
+{
+	struct page *pages[32];
+	unsigned long n, left;
+
+	for (n = 0; n < min(run.nr, ARRAY_SIZE(pages)); n++) {
+		pages[n] = pfn_to_page(run.pfn + n);
+		if (PageHWPoison(pages[n]))
+			break;
+	}
+	if (!n)
+		return 1;	/* the fault of a poisoned page is the core's */
+
+	left = n;
+	return vm_insert_pages(vma, start, pages, &left) ? 0 : n;
+}
+
+static unsigned long kvmfr_vma_insert_pfns(struct vm_area_struct *vma,
+					   unsigned long start,
+					   struct kvmfr_run run)
+{
+	unsigned long n;
+
+	for (n = 0; n < min(run.nr, 32UL); n++)
+		if (vmf_insert_pfn(vma, start + (n << PAGE_SHIFT),
+				   run.pfn + n) != VM_FAULT_NOPAGE)
+			return 0;
+	return n;
+}
 
 /*
  * Maps the pages from @start to @end at once, which takes a small part of the
@@ -469,54 +694,74 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 	struct kvmfr_dev *kdev = vma->vm_private_data;
 	unsigned long index = vma->vm_pgoff +
 			      ((start - vma->vm_start) >> PAGE_SHIFT);
-	struct page *pages[32];
-	unsigned long pfn, i, n, left;
-	int ret;
+	struct kvmfr_run run;
+	unsigned long n = 1;
 
-	for (; start < end; start += n << PAGE_SHIFT, index += n) {
+	for (; n && start < end; start += n << PAGE_SHIFT, index += n) {
 		if (fatal_signal_pending(current))
 			break;
 
-		n = min(ARRAY_SIZE(pages), (end - start) >> PAGE_SHIFT);
-		pfn = kvmfr_dev_pfn(kdev, index, &n);
-		for (i = 0; i < n; i++)
-			pages[i] = pfn_to_page(pfn + i);
-		left = n;
-
+		n = 0;
 		down_read(&kdev->lock);
-		ret = kdev->gone ? -ENODEV :
-		      vm_insert_pages(vma, start, pages, &left);
+		if (!kdev->gone) {
+			run = kvmfr_dev_run(kdev, index,
+					    (end - start) >> PAGE_SHIFT);
+			n = vma->vm_flags & VM_PFNMAP ?
+			    kvmfr_vma_insert_pfns(vma, start, run) :
+			    kvmfr_vma_insert_pages(vma, start, run);
+		}
 		up_read(&kdev->lock);
-		if (ret)
-			break;
 		cond_resched();
 	}
+}
 
-	/*
-	 * vm_insert_pages() has set this, and vma_is_special_huge() would make
-	 * the core forget its references on huge pages. There is nothing mixed
-	 * here: all pages are counted.
-	 */
-	vm_flags_clear(vma, VM_MIXEDMAP);
+/*
+ * Whether @vma has room for a huge page: a whole one of the device's, at an
+ * address that agrees with its place in the device.
+ */
+static bool kvmfr_vma_fits_huge(struct vm_area_struct *vma)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+
+	return kdev->huge_size &&
+	       ALIGN(vma->vm_start, PMD_SIZE) < ALIGN_DOWN(vma->vm_end, PMD_SIZE) &&
+	       IS_ALIGNED(vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT), PMD_SIZE);
 }
 
 /*
  * Huge pages are left to the faults. What can't be in one, since it isn't a
  * whole huge page or not at an address that suits it, is mapped now.
+ *
+ * vm_insert_pages() sets VM_MIXEDMAP, which is taken away again: it says that
+ * some pages of the VMA have no reference count, and with it vma_is_special_huge()
+ * would make the core forget its references on huge pages. Here all pages are
+ * counted.
  */
 static void kvmfr_vma_populate_small(struct vm_area_struct *vma)
 {
-	struct kvmfr_dev *kdev = vma->vm_private_data;
-	unsigned long start = ALIGN(vma->vm_start, PMD_SIZE);
-	unsigned long end = ALIGN_DOWN(vma->vm_end, PMD_SIZE);
-
-	if (kdev->huge_size && start < end &&
-	    IS_ALIGNED(vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT), PMD_SIZE)) {
-		kvmfr_vma_populate(vma, vma->vm_start, start);
-		kvmfr_vma_populate(vma, end, vma->vm_end);
+	if (kvmfr_vma_fits_huge(vma)) {
+		kvmfr_vma_populate(vma, vma->vm_start,
+				   ALIGN(vma->vm_start, PMD_SIZE));
+		kvmfr_vma_populate(vma, ALIGN_DOWN(vma->vm_end, PMD_SIZE),
+				   vma->vm_end);
 	} else {
 		kvmfr_vma_populate(vma, vma->vm_start, vma->vm_end);
 	}
+	vm_flags_clear(vma, VM_MIXEDMAP);
+}
+
+/*
+ * Pages are mapped by page frame number, without counting them, where there are
+ * no struct pages, and where the folios of a BAR are huge but can only be mapped
+ * page by page: their tails share a mapcount, see kvmfr_bar_make_pages(). Such a
+ * mapping can't be pinned.
+ */
+static bool kvmfr_vma_wants_pfns(struct vm_area_struct *vma)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+
+	return !kdev->kind->has_pages ||
+	       (pgmap_vmemmap_nr(&kdev->pgmap) > 1 && !kvmfr_vma_fits_huge(vma));
 }
 
 /*
@@ -540,17 +785,31 @@ static int kvmfr_vma_init(struct vm_area_struct *vma, struct kvmfr_dev *kdev,
 	/* An importer that maps a DMA-BUF for its user may have set these. */
 	vm_flags_clear(vma, VM_IO | VM_PFNMAP | VM_MIXEDMAP);
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_page_prot = kvmfr_dev_pgprot(kdev,
-					     vm_get_page_prot(vma->vm_flags));
+	vma->vm_page_prot = kdev->kind->pgprot(vm_get_page_prot(vma->vm_flags));
 	vma->vm_pgoff += first;
 	vma->vm_private_data = kdev;
 	vma->vm_ops = &kvmfr_vm_ops;
 
-	if (kdev->has_pages)
-		kvmfr_vma_populate_small(vma);
-	else
+	if (kvmfr_vma_wants_pfns(vma))
 		vm_flags_set(vma, VM_PFNMAP);
+	kvmfr_vma_populate_small(vma);
 	return 0;
+}
+
+/* Says once for each device why a mapping of it has no huge page. */
+static void kvmfr_vma_tell(struct vm_area_struct *vma)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+	unsigned long start = ALIGN(vma->vm_pgoff << PAGE_SHIFT, PMD_SIZE);
+	unsigned long end = (vma->vm_pgoff + vma_pages(vma)) << PAGE_SHIFT;
+
+	if (!kdev->huge_size || kvmfr_vma_fits_huge(vma) ||
+	    start + PMD_SIZE > end || test_and_set_bit(0, &kdev->told))
+		return;
+	dev_info(&kdev->dev,
+		 "%s (%d) maps it in small pages, at an address that isn't aligned to %lu MiB; QEMU aligns it with memory-backend-file,...,align=%luM\n",
+		 current->comm, task_tgid_nr(current), PMD_SIZE / SZ_1M,
+		 PMD_SIZE / SZ_1M);
 }
 
 /* ------------------------------- DMA-BUFs ------------------------------- */
@@ -563,19 +822,35 @@ static int kvmfr_dmabuf_attach(struct dma_buf *dmabuf,
 	return kvmfr_dev_gone(buf->kdev) ? -ENODEV : 0;
 }
 
-/* One entry for each run of neighbouring pages, of at most @max pages. */
+/* The run at @index as far as one segment for @dev can hold it */
+static struct kvmfr_run kvmfr_dmabuf_segment(struct kvmfr_dmabuf *buf,
+					     struct device *dev,
+					     unsigned long index)
+{
+	unsigned long boundary = dma_get_seg_boundary_nr_pages(dev, PAGE_SHIFT);
+	unsigned long max = buf->first + buf->nr_pages - index;
+	struct kvmfr_run run;
+
+	/* A bounce buffer would hold dma_max_mapping_size(). */
+	max = min_t(u64, max, dma_get_max_seg_size(dev) >> PAGE_SHIFT);
+	max = min_t(u64, max, dma_max_mapping_size(dev) >> PAGE_SHIFT);
+	run = kvmfr_dev_run(buf->kdev, index, max);
+	run.nr = min(run.nr, boundary - (run.pfn & (boundary - 1)));
+	return run;
+}
+
 static int kvmfr_dmabuf_fill_sgt(struct kvmfr_dmabuf *buf, struct sg_table *sgt,
-				 unsigned long max)
+				 struct device *dev)
 {
 	unsigned long end = buf->first + buf->nr_pages;
 	unsigned int nr_entries = 0;
 	struct scatterlist *sg;
-	unsigned long pfn, i, n;
+	struct kvmfr_run run;
+	unsigned long i;
 	int ret;
 
-	for (i = buf->first; i < end; i += n, nr_entries++) {
-		n = min(max, end - i);
-		kvmfr_dev_pfn(buf->kdev, i, &n);
+	for (i = buf->first; i < end; i += run.nr, nr_entries++) {
+		run = kvmfr_dmabuf_segment(buf, dev, i);
 		cond_resched();
 	}
 
@@ -583,13 +858,33 @@ static int kvmfr_dmabuf_fill_sgt(struct kvmfr_dmabuf *buf, struct sg_table *sgt,
 	if (ret)
 		return ret;
 
-	for (i = buf->first, sg = sgt->sgl; i < end; i += n, sg = sg_next(sg)) {
-		n = min(max, end - i);
-		pfn = kvmfr_dev_pfn(buf->kdev, i, &n);
-		sg_set_page(sg, pfn_to_page(pfn), n << PAGE_SHIFT, 0);
+	for (i = buf->first, sg = sgt->sgl; i < end;
+	     i += run.nr, sg = sg_next(sg)) {
+		run = kvmfr_dmabuf_segment(buf, dev, i);
+		sg_set_page(sg, pfn_to_page(run.pfn), run.nr << PAGE_SHIFT, 0);
 		cond_resched();
 	}
 	return 0;
+}
+
+/*
+ * Whether swiotlb has put bounce buffers between the memory and a coherent
+ * device: nothing else needs syncing there. An IOMMU that translates reaches
+ * all memory, and its DMA operations always ask for syncing.
+ */
+static bool kvmfr_mapping_bounced(struct kvmfr_mapping *map)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(map->dev);
+	struct scatterlist *sg;
+	int i;
+
+	if (!dev_is_dma_coherent(map->dev) ||
+	    (domain && domain->type & __IOMMU_DOMAIN_DMA_API))
+		return false;
+	for_each_sgtable_dma_sg(&map->sgt, sg, i)
+		if (dma_need_sync(map->dev, sg_dma_address(sg)))
+			return true;
+	return false;
 }
 
 static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
@@ -597,25 +892,22 @@ static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
 {
 	struct kvmfr_dmabuf *buf = attach->dmabuf->priv;
 	struct kvmfr_mapping *map;
-	unsigned long max;
 	int ret;
 
-	/* The latter is what a bounce buffer holds. */
-	max = min_t(size_t, dma_get_max_seg_size(attach->dev),
-		    dma_max_mapping_size(attach->dev)) >> PAGE_SHIFT;
-	if (!max)
+	if (dma_get_max_seg_size(attach->dev) < PAGE_SIZE)
 		return ERR_PTR(-EINVAL);
 
 	map = kzalloc_obj(*map);
 	if (!map)
 		return ERR_PTR(-ENOMEM);
+	INIT_LIST_HEAD(&map->node);
 	map->dev = attach->dev;
 	map->dir = dir;
 
 	ret = kvmfr_dev_use(buf->kdev);
 	if (ret)
 		goto err_free_map;
-	ret = kvmfr_dmabuf_fill_sgt(buf, &map->sgt, max);
+	ret = kvmfr_dmabuf_fill_sgt(buf, &map->sgt, map->dev);
 	if (ret)
 		goto err_unuse;
 
@@ -626,13 +918,26 @@ static struct sg_table *kvmfr_dmabuf_map(struct dma_buf_attachment *attach,
 	ret = dma_map_sgtable(map->dev, &map->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
 	if (ret)
 		goto err_free_sgt;
-	dma_sync_sgtable_for_device(map->dev, &map->sgt, dir);
 
-	mutex_lock(&buf->lock);
-	list_add(&map->node, &buf->mappings);
-	mutex_unlock(&buf->lock);
+	/*
+	 * Syncing a bounce buffer would copy all of it over what the other
+	 * machine has written to the memory meanwhile.
+	 */
+	if (kvmfr_mapping_bounced(map)) {
+		ret = -EOPNOTSUPP;
+		goto err_unmap_sgt;
+	}
+
+	if (!dev_is_dma_coherent(map->dev)) {
+		dma_sync_sgtable_for_device(map->dev, &map->sgt, dir);
+		mutex_lock(&buf->lock);
+		list_add(&map->node, &buf->mappings);
+		mutex_unlock(&buf->lock);
+	}
 	return &map->sgt;
 
+err_unmap_sgt:
+	dma_unmap_sgtable(map->dev, &map->sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
 err_free_sgt:
 	sg_free_table(&map->sgt);
 err_unuse:
@@ -649,11 +954,12 @@ static void kvmfr_dmabuf_unmap(struct dma_buf_attachment *attach,
 	struct kvmfr_mapping *map = container_of(sgt, struct kvmfr_mapping, sgt);
 	struct kvmfr_dmabuf *buf = attach->dmabuf->priv;
 
-	mutex_lock(&buf->lock);
-	list_del(&map->node);
-	mutex_unlock(&buf->lock);
-
-	dma_sync_sgtable_for_cpu(map->dev, sgt, map->dir);
+	if (!list_empty(&map->node)) {
+		mutex_lock(&buf->lock);
+		list_del(&map->node);
+		mutex_unlock(&buf->lock);
+		dma_sync_sgtable_for_cpu(map->dev, sgt, map->dir);
+	}
 	dma_unmap_sgtable(map->dev, sgt, map->dir, DMA_ATTR_SKIP_CPU_SYNC);
 	sg_free_table(sgt);
 	kvmfr_dev_unuse(buf->kdev);
@@ -661,17 +967,28 @@ static void kvmfr_dmabuf_unmap(struct dma_buf_attachment *attach,
 }
 
 /*
- * A mapping is synced in the direction it was mapped for: always right, which
- * can't be said of the direction of this one access.
+ * A mapping is synced in the direction it was mapped for, which a CPU access in
+ * the other direction needs as well. The core waits for fences only after this
+ * operation: what a device still writes must be in memory before the caches are
+ * invalidated.
  */
 static int kvmfr_dmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 					 enum dma_data_direction dir)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 	struct kvmfr_mapping *map;
+	long ret = 0;
 
 	if (kvmfr_dev_gone(buf->kdev))
 		return -ENODEV;
+	if (list_empty_careful(&buf->mappings))
+		return 0;
+
+	ret = dma_resv_wait_timeout(dmabuf->resv,
+				    dma_resv_usage_rw(dir != DMA_FROM_DEVICE),
+				    true, MAX_SCHEDULE_TIMEOUT);
+	if (ret < 0)
+		return ret;
 
 	mutex_lock(&buf->lock);
 	list_for_each_entry(map, &buf->mappings, node)
@@ -680,14 +997,12 @@ static int kvmfr_dmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 	return 0;
 }
 
+/* Also while an unplug waits: a device that has it mapped may still read it. */
 static int kvmfr_dmabuf_end_cpu_access(struct dma_buf *dmabuf,
 				       enum dma_data_direction dir)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 	struct kvmfr_mapping *map;
-
-	if (kvmfr_dev_gone(buf->kdev))
-		return -ENODEV;
 
 	mutex_lock(&buf->lock);
 	list_for_each_entry(map, &buf->mappings, node)
@@ -707,8 +1022,9 @@ static int kvmfr_dmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
-	unsigned long pfn, i, n;
+	unsigned long i, n;
 	struct page **pages;
+	struct kvmfr_run run;
 	void *vaddr;
 	int ret;
 
@@ -720,15 +1036,15 @@ static int kvmfr_dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 			       GFP_KERNEL | __GFP_NOWARN);
 	if (!pages)
 		goto err_unuse;
-	for (i = 0; i < buf->nr_pages; cond_resched()) {
-		n = buf->nr_pages - i;
-		pfn = kvmfr_dev_pfn(buf->kdev, buf->first + i, &n);
-		while (n--)
-			pages[i++] = pfn_to_page(pfn++);
+	for (i = 0; i < buf->nr_pages; i += run.nr, cond_resched()) {
+		run = kvmfr_dev_run(buf->kdev, buf->first + i,
+				    buf->nr_pages - i);
+		for (n = 0; n < run.nr; n++)
+			pages[i + n] = pfn_to_page(run.pfn + n);
 	}
 
 	vaddr = vmap(pages, buf->nr_pages, VM_MAP,
-		     kvmfr_dev_pgprot(buf->kdev, PAGE_KERNEL));
+		     buf->kdev->kind->pgprot(PAGE_KERNEL));
 	kvfree(pages);
 	if (!vaddr)
 		goto err_unuse;
@@ -790,7 +1106,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	if ((file->f_mode & (FMODE_READ | FMODE_WRITE)) !=
 	    (FMODE_READ | FMODE_WRITE))
 		return -EACCES;
-	if (!kdev->has_pages)
+	if (!kdev->kind->has_pages)
 		return -EOPNOTSUPP;
 
 	buf = kzalloc_obj(*buf);
@@ -815,7 +1131,13 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 		return PTR_ERR(dmabuf);
 	}
 
-	/* The DMA-BUF owns @buf now, and its mappings are the device's. */
+	/*
+	 * The DMA-BUF owns @buf now. Its mappings are in the device's address
+	 * space, where one unmap_mapping_range() finds them. dma-buf.h would
+	 * have kvmfr_dmabuf_mmap() set vma->vm_file to a file of the device
+	 * instead, but remap_file_pages() maps any part of vm_file: whoever has
+	 * just this DMA-BUF would reach the whole device.
+	 */
 	dmabuf->file->f_mapping = kdev->inode->i_mapping;
 
 	fd = dma_buf_fd(dmabuf, flags & KVMFR_DMABUF_FLAG_CLOEXEC ? O_CLOEXEC : 0);
@@ -847,11 +1169,84 @@ static loff_t kvmfr_llseek(struct file *file, loff_t offset, int whence)
 	return fixed_size_llseek(file, offset, whence, kdev->size);
 }
 
-static int kvmfr_mmap(struct file *file, struct vm_area_struct *vma)
+/*
+ * Copies between the device and @iter, from *@pos on, until the end of either.
+ * The user's memory may be a mapping of this device, so no lock is held while it
+ * is accessed; kvmfr_dev_use() keeps the memory for a chunk at a time, and an
+ * unplug takes effect after it.
+ */
+static ssize_t kvmfr_copy(struct kvmfr_dev *kdev, loff_t *pos,
+			  struct iov_iter *iter, bool write)
+{
+	size_t wanted, n;
+	ssize_t done = 0;
+	void *addr;
+	int ret = 0;
+
+	while (!ret && iov_iter_count(iter) && *pos < kdev->size) {
+		if (fatal_signal_pending(current))
+			ret = -EINTR;
+		else
+			ret = kvmfr_dev_use(kdev);
+		if (ret)
+			break;
+
+		wanted = min_t(u64, min_t(size_t, iov_iter_count(iter), SZ_1M),
+			       kdev->size - *pos);
+		addr = kvmfr_dev_addr(kdev, *pos, &wanted);
+		n = 0;
+		if (IS_ERR(addr))
+			ret = PTR_ERR(addr);
+		else if (write)
+			n = copy_from_iter(addr, wanted, iter);
+		else
+			n = copy_to_iter(addr, wanted, iter);
+		kvmfr_dev_unuse(kdev);
+
+		if (!ret && n < wanted)
+			ret = -EFAULT;
+		*pos += n;
+		done += n;
+		cond_resched();
+	}
+	return done ?: ret;
+}
+
+static ssize_t kvmfr_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct kvmfr_dev *kdev = iocb->ki_filp->private_data;
+
+	if (kvmfr_dev_gone(kdev))
+		return -ENODEV;
+	return kvmfr_copy(kdev, &iocb->ki_pos, to, false);
+}
+
+static ssize_t kvmfr_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct kvmfr_dev *kdev = iocb->ki_filp->private_data;
+
+	if (kvmfr_dev_gone(kdev))
+		return -ENODEV;
+	return kvmfr_copy(kdev, &iocb->ki_pos, from, true);
+}
+
+/* The memory is all there is: nothing is ever to be written back. */
+static int kvmfr_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
 	struct kvmfr_dev *kdev = file->private_data;
 
-	return kvmfr_vma_init(vma, kdev, 0, kvmfr_dev_nr_pages(kdev));
+	return kvmfr_dev_gone(kdev) ? -ENODEV : 0;
+}
+
+static int kvmfr_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct kvmfr_dev *kdev = file->private_data;
+	int ret;
+
+	ret = kvmfr_vma_init(vma, kdev, 0, kvmfr_dev_nr_pages(kdev));
+	if (!ret)
+		kvmfr_vma_tell(vma);
+	return ret;
 }
 
 static long kvmfr_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -910,6 +1305,11 @@ static const struct file_operations kvmfr_fops = {
 	.owner = THIS_MODULE,
 	.open = kvmfr_open,
 	.llseek = kvmfr_llseek,
+	.read_iter = kvmfr_read_iter,
+	.write_iter = kvmfr_write_iter,
+	.splice_read = copy_splice_read,
+	.splice_write = iter_file_splice_write,
+	.fsync = kvmfr_fsync,
 	.mmap = kvmfr_mmap,
 	.get_unmapped_area = thp_get_unmapped_area,
 	.unlocked_ioctl = kvmfr_ioctl,
@@ -942,8 +1342,7 @@ static DEVICE_ATTR_RO(huge_bytes);
 static ssize_t type_show(struct device *dev, struct device_attribute *attr,
 			 char *buf)
 {
-	return sysfs_emit(buf, "%s\n",
-			  to_kvmfr_dev(dev)->is_static ? "static" : "pci");
+	return sysfs_emit(buf, "%s\n", to_kvmfr_dev(dev)->kind->name);
 }
 static DEVICE_ATTR_RO(type);
 
@@ -964,7 +1363,6 @@ static void kvmfr_dev_release(struct device *dev)
 {
 	struct kvmfr_dev *kdev = to_kvmfr_dev(dev);
 
-	kvmfr_static_free(kdev);
 	iput(kdev->inode);
 	kfree(kdev);
 }
@@ -985,7 +1383,6 @@ static struct kvmfr_dev *kvmfr_dev_alloc(struct device *parent, u64 size)
 		return ERR_CAST(inode);
 	}
 	i_size_write(inode, size);
-	inode->i_flags |= S_NOATIME | S_NOCMTIME;
 
 	kdev->inode = inode;
 	kdev->size = size;
@@ -1028,11 +1425,22 @@ err_free_minor:
 	return ret;
 }
 
-static void kvmfr_dev_unregister(struct kvmfr_dev *kdev)
+/* Gives the memory back, which nobody can reach, and the caller's reference. */
+static void kvmfr_dev_free(struct kvmfr_dev *kdev)
+{
+	kdev->kind->release(kdev);
+	put_device(&kdev->dev);
+}
+
+/* False: the machine goes down, and @kdev stays what it is. */
+static bool kvmfr_dev_unregister(struct kvmfr_dev *kdev)
 {
 	cdev_device_del(&kdev->cdev, &kdev->dev);
 	ida_free(&kvmfr_minors, MINOR(kdev->dev.devt));
-	kvmfr_dev_revoke(kdev);
+	if (!kvmfr_dev_revoke(kdev))
+		return false;
+	kvmfr_dev_free(kdev);
+	return true;
 }
 
 /* --------------------------- static devices ----------------------------- */
@@ -1051,7 +1459,7 @@ static int kvmfr_static_create(unsigned long mb)
 		if (ret == -ENOMEM)
 			pr_err("static_size_mb: no memory for a device of %lu MiB; free some or ask for less\n",
 			       mb);
-		put_device(&kdev->dev);
+		kvmfr_dev_free(kdev);
 		return ret;
 	}
 
@@ -1059,10 +1467,17 @@ static int kvmfr_static_create(unsigned long mb)
 	return 0;
 }
 
-static void kvmfr_static_put_all(void)
+/* From here on nobody has seen the devices: frees what is not registered. */
+static void kvmfr_static_free_from(unsigned int first)
+{
+	while (kvmfr_nr_static > first)
+		kvmfr_dev_free(kvmfr_static[--kvmfr_nr_static]);
+}
+
+static void kvmfr_static_unregister_all(void)
 {
 	while (kvmfr_nr_static)
-		put_device(&kvmfr_static[--kvmfr_nr_static]->dev);
+		kvmfr_dev_unregister(kvmfr_static[--kvmfr_nr_static]);
 }
 
 static int kvmfr_static_register_all(void)
@@ -1074,25 +1489,14 @@ static int kvmfr_static_register_all(void)
 	for (i = 0; i < kvmfr_nr_static; i++) {
 		kdev = kvmfr_static[i];
 		ret = kvmfr_dev_register(kdev, i);
-		if (ret)
-			goto err_unregister;
+		if (ret) {
+			kvmfr_static_free_from(i);
+			return ret;
+		}
 		dev_info(&kdev->dev, "%llu MiB, %llu MiB of it in huge pages\n",
 			 kdev->size / SZ_1M, kdev->huge_size / SZ_1M);
 	}
 	return 0;
-
-err_unregister:
-	while (i--)
-		kvmfr_dev_unregister(kvmfr_static[i]);
-	return ret;
-}
-
-static void kvmfr_static_unregister_all(void)
-{
-	unsigned int i;
-
-	for (i = 0; i < kvmfr_nr_static; i++)
-		kvmfr_dev_unregister(kvmfr_static[i]);
 }
 
 /* Turns static_size_mb into @mb[]; returns how many there are, or an error. */
@@ -1149,8 +1553,10 @@ static int kvmfr_static_create_all(void)
 
 	for (i = 0; i < n; i++) {
 		ret = kvmfr_static_create(mb[i]);
-		if (ret)
+		if (ret) {
+			kvmfr_static_free_from(0);
 			return ret;
+		}
 	}
 	return 0;
 }
@@ -1185,23 +1591,23 @@ static int kvmfr_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 	kdev->base = pci_resource_start(pdev, KVMFR_BAR);
 	ret = kvmfr_bar_map(kdev);
-	if (ret)
-		goto err_put;
+	if (ret) {
+		put_device(&kdev->dev);
+		goto err_release_region;
+	}
 
 	/* The numbers below kvmfr_nr_static are those of the parameter. */
 	ret = kvmfr_dev_register(kdev, kvmfr_nr_static);
-	if (ret)
-		goto err_unmap;
+	if (ret) {
+		kvmfr_dev_free(kdev);
+		goto err_release_region;
+	}
 
 	pci_set_drvdata(pdev, kdev);
 	dev_info(&kdev->dev, "%llu KiB of IVSHMEM memory, PCI device %s\n",
 		 kdev->size >> 10, pci_name(pdev));
 	return 0;
 
-err_unmap:
-	kvmfr_bar_unmap(kdev);
-err_put:
-	put_device(&kdev->dev);
 err_release_region:
 	pci_release_region(pdev, KVMFR_BAR);
 err_disable:
@@ -1213,9 +1619,8 @@ static void kvmfr_pci_remove(struct pci_dev *pdev)
 {
 	struct kvmfr_dev *kdev = pci_get_drvdata(pdev);
 
-	kvmfr_dev_unregister(kdev);
-	kvmfr_bar_unmap(kdev);
-	put_device(&kdev->dev);
+	if (!kvmfr_dev_unregister(kdev))
+		return;
 	pci_release_region(pdev, KVMFR_BAR);
 	pci_disable_device(pdev);
 }
@@ -1251,8 +1656,9 @@ static int kvmfr_mount(void)
 }
 
 /*
- * When a node has been there, somebody may have opened it. All that gets is
- * errors by now, but a module whose init fails is freed whoever still uses it.
+ * Somebody may have opened a device before init failed. Every call answers ENODEV
+ * by now, but the core frees a module whose init fails without looking at its
+ * reference count. That is also why a signal can't end this wait.
  */
 static void __init kvmfr_wait_for_users(void)
 {
@@ -1284,16 +1690,14 @@ static int __init kvmfr_init(void)
 		goto err_wait;
 	ret = pci_register_driver(&kvmfr_pci_driver);
 	if (ret)
-		goto err_unregister;
+		goto err_wait;
 	return 0;
 
-err_unregister:
-	kvmfr_static_unregister_all();
 err_wait:
+	kvmfr_static_unregister_all();
 	pr_err("the devices could not be registered: %d\n", ret);
 	kvmfr_wait_for_users();
 err_static:
-	kvmfr_static_put_all();
 	class_unregister(&kvmfr_class);
 err_mount:
 	kern_unmount(kvmfr_mnt);
@@ -1306,8 +1710,10 @@ module_init(kvmfr_init);
 static void __exit kvmfr_exit(void)
 {
 	pci_unregister_driver(&kvmfr_pci_driver);
+	/* remove() may have left a device as it was; this module has to stay. */
+	while (kvmfr_going_down())
+		schedule_timeout_idle(HZ);
 	kvmfr_static_unregister_all();
-	kvmfr_static_put_all();
 	class_unregister(&kvmfr_class);
 	kern_unmount(kvmfr_mnt);
 	ida_destroy(&kvmfr_minors);

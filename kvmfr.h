@@ -10,7 +10,7 @@
  * 'u' 0x40-0x4f is registered to udmabuf, and 0x42 collides with its
  * UDMABUF_CREATE: send these only to a /dev/kvmfrN.
  *
- * open()   O_RDONLY and O_RDWR mean what they say for all that follows.
+ * open()   O_RDONLY, O_WRONLY and O_RDWR mean what they say for all that follows.
  *          ENODEV: the device is being unplugged (the node is about to vanish).
  *
  * lseek()  SEEK_END tells the size in bytes, of any size; so does
@@ -19,9 +19,24 @@
  *          pages (PMD_SIZE: 2 MiB on x86-64).
  *          EINVAL: outside the device. ENODEV: unplugged.
  *
+ * read(), write(), pread(), readv(), sendfile(), splice() and so on: any offset
+ *          and length, as on a block of memory. Short at the end; 0 at the end
+ *          and past it, also from write(), which buffered output of the C
+ *          library takes for "try again".
+ *          EBADF: not opened for it. EFAULT: bad buffer, nothing copied.
+ *          EIO: a page with a memory error. EOPNOTSUPP: the kernel has no
+ *          mapping of this IVSHMEM device (encrypted guests). ENODEV: unplugged.
+ *
+ * fsync()  and msync() have nothing to do: 0, or ENODEV.
+ *
  * mmap()   MAP_SHARED, any part of the device. Offset in bytes, a multiple of
  *          the page size. The mapping can shrink, split and be inherited by
- *          children, but never grow.
+ *          children, but never grow. Where the device has huge pages they are
+ *          mapped if the address and the offset agree modulo their size: mmap()
+ *          picks such an address, QEMU has to be told (align=). A mapping of an
+ *          IVSHMEM device with huge pages that has no room for one is made of
+ *          page frame numbers: it can't be pinned (O_DIRECT, io_uring), and
+ *          MADV_DONTNEED answers EINVAL.
  *          EINVAL: MAP_PRIVATE, or a part that isn't inside the device.
  *          EACCES: PROT_WRITE from an O_RDONLY descriptor, or any mapping
  *          from an O_WRONLY one. ENODEV: unplugged.
@@ -32,7 +47,9 @@
  *          A static device doesn't go away: the module can't be unloaded as
  *          long as a descriptor, a mapping or a DMA-BUF is alive. Unplugging
  *          waits for importers that have the memory mapped and for pinned
- *          pages.
+ *          pages, and the machine's PCI hot-plug with it: whoever may open the
+ *          node can hold that up. The log says what is waited for. Reboot and
+ *          poweroff don't wait.
  */
 #ifndef KVMFR_H
 #define KVMFR_H
@@ -90,6 +107,10 @@ struct kvmfr_dmabuf_create {
  *
  * (examples/viewer.c does this, and gives back what it reserved too much.)
  * CPU access goes between DMA_BUF_IOCTL_SYNC calls, see <linux/dma-buf.h>.
+ *
+ * An importer whose DMA would need bounce buffers (swiotlb) is refused with
+ * EOPNOTSUPP when it maps the DMA-BUF: copying one back would overwrite what the
+ * other machine has written meanwhile.
  *
  * Errors:
  * EINVAL: @flags has an unknown bit; @offset or @size isn't a multiple of the

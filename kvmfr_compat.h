@@ -146,19 +146,25 @@ kvmfr_vm_map_pages_result(struct vm_fault *vmf, pgoff_t start, pgoff_t end);
 #endif
 /* end shim */
 
-/* shim: page_folio, needed before 5.16 (January 2022)
+/* shim: folio, needed before 5.16 (January 2022)
  *
- * struct page had the index itself.
+ * There were no folios; a compound page was known by its head page.
  */
-#ifndef KVMFR_HAS_PAGE_FOLIO
-#define page_folio(page)	(page)
+#ifndef KVMFR_HAS_FOLIO
+#define folio			page
+#define folio_alloc		alloc_pages
+#define folio_nr_pages		compound_nr
+#define folio_pfn		page_to_pfn
+#define folio_put		put_page
+#define page_folio		compound_head
 #endif
 /* end shim */
 
 /* shim: vmemmap_shift, needed before 5.17 (January 2022)
  *
  * Struct pages made by memremap_pages() could not be compound pages. The order
- * goes where nobody looks, as there is no altmap.
+ * is stored in altmap.align, which is only read for a pgmap with an altmap. Ours
+ * has none.
  */
 #ifndef KVMFR_HAS_VMEMMAP_SHIFT
 #define vmemmap_shift	altmap.align
@@ -191,26 +197,28 @@ static inline struct range kvmfr_pluggable_range(bool need_mapping)
 #endif
 /* end shim */
 
-/* What a kernel may have been configured without */
-
-#ifndef CONFIG_ZONE_DEVICE
-static inline struct range kvmfr_any_range(bool need_mapping)
-{
-	return (struct range){ .end = U64_MAX };
-}
-
-#undef mhp_get_pluggable_range
-#define mhp_get_pluggable_range	kvmfr_any_range
-
-static inline void *memremap_pages(struct dev_pagemap *pgmap, int nid)
-{
-	return ERR_PTR(-ENXIO);
-}
-
-static inline void memunmap_pages(struct dev_pagemap *pgmap)
-{
-}
+/* shim: dma_resv_wait_timeout, needed before 5.19 (April 2022)
+ *
+ * Which fences are waited for was a bool, and before 5.14 the name ended in _rcu.
+ */
+#ifndef KVMFR_HAS_DMA_RESV_USAGE
+#define dma_resv_usage_rw(write)	(write)
+#ifndef KVMFR_HAS_DMA_RESV_WAIT
+#define dma_resv_wait_timeout		dma_resv_wait_timeout_rcu
 #endif
+#endif
+/* end shim */
+
+/* shim: copy_splice_read, needed before 6.5 (May 2023)
+ *
+ * splice() from a file's read_iter had another name.
+ */
+#ifndef KVMFR_HAS_COPY_SPLICE_READ
+#define copy_splice_read	generic_file_splice_read
+#endif
+/* end shim */
+
+/* What a kernel may have been configured without */
 
 #ifndef CONFIG_MODULE_UNLOAD
 static inline int module_refcount(struct module *mod)

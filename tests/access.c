@@ -119,7 +119,7 @@ TEST_PAGED(reader_cannot_have_a_device_write)
 
 	EXPECT_EQ(EFAULT, import_pin(imp, map(fd, 0, page_size, PROT_READ), page_size));
 	/* … that was not for another reason */
-	EXPECT_EQ(0, import_pin(imp, map(dev.fd, 0, page_size, RW), page_size));
+	EXPECT_EQ(0, import_pin(imp, map(dev.fd, 0, dev.size, RW), page_size));
 }
 
 /* Not by calls either that take another part of a mapping's file */

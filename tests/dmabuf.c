@@ -219,7 +219,7 @@ TEST_PAGED(no_way_leads_out_of_the_part)
 TEST_PAGED(dropped_pages_of_it_keep_their_contents)
 {
 	uint64_t offset = 3 * page_size, size = dev.size - 5 * page_size;
-	char *p = map(dmabuf(dev.fd, offset, size), 0, size, RW);
+	char *p = map_at(dmabuf(dev.fd, offset, size), 0, size, RW, offset);
 
 	stamp(p, offset, size);
 	ASSERT_OK(madvise(p, size, MADV_DONTNEED));
@@ -237,7 +237,9 @@ TEST_PAGED(mapping_of_it_moves_splits_and_is_inherited)
 	ASSERT_OK(munmap(p + 4 * page_size, page_size));
 	EXPECT_EQ(-1, unstamped(p, offset, 4 * page_size));
 	EXPECT_EQ(-1, unstamped(p + 5 * page_size, offset + 5 * page_size, 4 * page_size));
-	ASSERT_OK(madvise(p + 5 * page_size, 4 * page_size, MADV_DONTNEED));
+	/* of a BAR it is mapped by page frame numbers, which can't be dropped */
+	if (madvise(p + 5 * page_size, 4 * page_size, MADV_DONTNEED))
+		EXPECT_TRUE(errno == EINVAL && !strcmp(dev.type, "pci"));
 	q = move(p + 5 * page_size, 4 * page_size, 3 * page_size);
 	IN_CHILD(EXPECT_EQ(-1, unstamped(q, offset + 5 * page_size, 4 * page_size));
 		 set_word(q, 0xc41d));

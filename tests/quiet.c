@@ -66,7 +66,9 @@ static void everything_that_is_refused(const char *path)
 	EXPECT_ERRNO(EFAULT, ioctl(fd, KVMFR_DMABUF_CREATE, NULL));
 	EXPECT_ERRNO(ENOTTY, ioctl(fd, _IO('u', 0x45), NULL));
 	EXPECT_ERRNO(EINVAL, lseek(fd, -1, SEEK_SET));
-	EXPECT_ERRNO(EINVAL, read(fd, &byte, 1));
+	EXPECT_ERRNO(EFAULT, pread(fd, (void *)page_size, 1, 0));
+	EXPECT_ERRNO(EBADF, write(ro, &byte, 1));
+	EXPECT_ERRNO(EBADF, read(wo, &byte, 1));
 	if (dev.paged) {
 		getrlimit(RLIMIT_NOFILE, &limit);
 		full = dup(fd);
