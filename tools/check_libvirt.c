@@ -124,26 +124,38 @@ void check_apparmor(struct report *r)
 	right(r, "AppArmor lets libvirt's guests use the devices");
 }
 
-/* libvirt's own list, which qemu.conf shows in a comment. */
+/*
+ * The list for qemu.conf when none is set there. It replaces the one that is
+ * built into libvirt, so it needs all that that one has: what qemu.conf shows in
+ * a comment, and what libvirt has had in it otherwise. libvirt 12 has no
+ * "/dev/kvm" in the comment, and a guest with KVM must start all the same.
+ * libvirt passes over a node that does not exist.
+ */
 static const char *default_acl(const char *conf)
 {
+	static const char * const always[] = {
+		"/dev/null", "/dev/full", "/dev/zero", "/dev/random",
+		"/dev/urandom", "/dev/ptmx", "/dev/kvm", "/dev/userfaultfd",
+	};
 	static const char key[] = "#cgroup_device_acl = [";
-	const char *start = strstr(conf, key), *end;
-	char *list, *out;
+	const char *p = strstr(conf, key);
+	const char *end = p ? strchr(p, ']') : NULL;
+	char *list = calloc(1, 1);
 
-	end = start ? strchr(start, ']') : NULL;
-	if (!end)
-		return "\"/dev/null\", \"/dev/full\", \"/dev/zero\", \"/dev/random\", \"/dev/urandom\", \"/dev/ptmx\", \"/dev/kvm\", \"/dev/userfaultfd\"";
+	/* Each string of the comment. */
+	for (p = end ? p + strlen(key) : NULL; p; p = strchr(p + 1, '"')) {
+		const char *word = strchr(p, '"');
 
-	start += strlen(key);
-	out = list = calloc(1, end - start + 1);
-	if (!list)
-		fail("out of memory");
-	/* One line without the comment signs. */
-	for (; start < end; start++)
-		if (*start != '#' && *start != '\n' &&
-		    (*start != ' ' || (out > list && out[-1] == ',')))
-			*out++ = *start;
+		p = word ? strchr(word + 1, '"') : NULL;
+		if (!p || p > end)
+			break;
+		list = text("%s%s%.*s", list, *list ? ", " : "",
+			    (int)(p + 1 - word), word);
+	}
+	for (size_t i = 0; i < sizeof(always) / sizeof(*always); i++)
+		if (!strstr(list, text("\"%s\"", always[i])))
+			list = text("%s%s\"%s\"", list, *list ? ", " : "",
+				    always[i]);
 	return list;
 }
 
@@ -263,26 +275,32 @@ static void unescape(char *s)
 	*out = 0;
 }
 
-/*
- * The size in an argument of QEMU's, as written: after size= in its older
- * syntax, after "size": in JSON.
- */
-static char *size_in(const char *argument)
-{
-	const char *p;
+/* A domain of libvirt's. */
+struct domain {
+	const char *file;
+	const char *name;
+	const char *uri;	/* of the libvirt that runs it */
+};
 
-	if (*argument == '{') {
-		p = strstr(argument, "\"size\"");
-		if (!p)
-			return NULL;
-		p += strlen("\"size\"");
-		p += strspn(p, " :\"");
-	} else {
-		p = strstr(argument, ",size=");
-		if (!p)
-			return NULL;
-		p += strlen(",size=");
-	}
+static bool is_json(const char *argument)
+{
+	return *argument == '{';
+}
+
+/*
+ * The value of a size in an argument of QEMU's, as written: after ",size=" in
+ * its older syntax, after "size": in JSON.
+ */
+static char *option_in(const char *argument, const char *option)
+{
+	const char *key = is_json(argument) ? text("\"%s\"", option) :
+					      text(",%s=", option);
+	const char *p = strstr(argument, key);
+
+	if (!p)
+		return NULL;
+	p += strlen(key);
+	p += strspn(p, is_json(argument) ? " :\"" : "");
 	return strndup(p, strspn(p, "0123456789bBkKmMgGtT"));
 }
 
@@ -304,37 +322,88 @@ static uint64_t size_value(const char *size)
 	return value;
 }
 
-static void check_size(struct report *r, const char *file, const char *domain,
-		       const char *uri, const struct device *dev,
-		       const char *size)
+/*
+ * Has sed change the lines of the domain that name the device, which are those
+ * of its memory backend.
+ */
+static void mend_domain(struct finding *finding, const struct domain *domain,
+			const struct device *dev, const char *substitute)
 {
-	struct finding *finding;
-	const char *edit;
+	const char *edit = text("'\\#/dev/%s([^0-9]|$)#%s'", dev->name,
+				substitute);
 
-	if (size_value(size) == dev->size) {
-		right(r, "domain %s gives %s its size", domain, dev->name);
-		return;
-	}
-	finding = wrong(r, "domain %s says that %s has a size of %s, but it has %s; the domain sees the change at its next start",
-			domain, dev->name, size, mebibytes(dev->size));
-	edit = text("'\\#/dev/%s([^0-9]|$)#s#(size(=|(\"|&quot;): *(\"|&quot;)?))%s#\\1%" PRIu64 "#'",
-		    dev->name, size, dev->size);
 	if (*root)
-		mend_file(finding, file, "sed -i -E %s %s", edit, quoted(file));
+		mend_file(finding, domain->file, "sed -i -E %s %s", edit,
+			  quoted(domain->file));
 	else
-		mend_file(finding, file, "virsh -c %s dumpxml --inactive --security-info %s | sed -E %s | virsh -c %s define /dev/stdin",
-			  uri, quoted(domain), edit, uri);
+		mend_file(finding, domain->file, "virsh -c %s dumpxml --inactive --security-info %s | sed -E %s | virsh -c %s define /dev/stdin",
+			  domain->uri, quoted(domain->name), edit, domain->uri);
+}
+
+/* sed's command that gives an option another value, in both syntaxes. */
+static const char *replace_option(const char *option, const char *old,
+				  const char *new)
+{
+	return text("s#(%s(=|(\"|&quot;): *(\"|&quot;)?))%s#\\1%s#", option,
+		    old, new);
+}
+
+/* False if that was reported as wrong. */
+static bool check_size(struct report *r, const struct domain *domain,
+		       const struct device *dev, const char *argument)
+{
+	const char *size = option_in(argument, "size");
+	struct finding *finding;
+
+	if (!size || size_value(size) == dev->size)
+		return true;
+	finding = wrong(r, "domain %s says that %s has a size of %s, but it has %s; the domain sees the change at its next start",
+			domain->name, dev->name, size, mebibytes(dev->size));
+	mend_domain(finding, domain, dev,
+		    replace_option("size", size,
+				   text("%" PRIu64, dev->size)));
+	return false;
+}
+
+/* sed's command that puts an alignment behind the device's name. */
+static const char *add_align(const struct device *dev, bool json,
+			     uint64_t align)
+{
+	if (json)
+		return text("s#(/dev/%s(\"|&quot;))#\\1,\\2align\\2:%" PRIu64 "#",
+			    dev->name, align);
+	return text("s#(/dev/%s)([^0-9]|$)#\\1,align=%s\\2#", dev->name,
+		    qemu_size(align));
+}
+
+static bool check_align(struct report *r, const struct domain *domain,
+			const struct device *dev, const char *argument)
+{
+	uint64_t want = device_align(dev), have;
+	const char *align = option_in(argument, "align");
+	bool json = is_json(argument);
+	struct finding *finding;
+
+	have = align ? size_value(align) : 0;
+	if (!want || (have && !(have % want)))
+		return true;
+	finding = wrong(r, "domain %s maps %s with %s, so the guest gets no huge page and is slower; the domain sees the change at its next start",
+			domain->name, dev->name,
+			align ? text("align=%s", align) : "no 'align'");
+	mend_domain(finding, domain, dev, !align ?
+		    add_align(dev, json, want) :
+		    replace_option("align", align, json ?
+				   text("%" PRIu64, want) : qemu_size(want)));
+	return false;
 }
 
 /* One argument of a domain's QEMU command line. */
-static void check_argument(struct report *r, const char *file,
-			   const char *domain, const char *uri,
+static void check_argument(struct report *r, const struct domain *domain,
 			   const char *argument)
 {
 	const char *node = strstr(argument, "/dev/kvmfr");
 	struct device *dev = NULL;
 	const char *name;
-	char *size;
 
 	if (!node)
 		return;
@@ -344,27 +413,30 @@ static void check_argument(struct report *r, const char *file,
 		if (!strcmp(devices[i].name, name))
 			dev = &devices[i];
 	if (!dev) {
-		wrong(r, "domain %s uses /dev/%s, which is not there", domain,
-		      name);
+		wrong(r, "domain %s uses /dev/%s, which is not there",
+		      domain->name, name);
 		return;
 	}
-	size = size_in(argument);
-	if (size)
-		check_size(r, file, domain, uri, dev, size);
+	/* Both, whatever the first says. */
+	if (check_size(r, domain, dev, argument) &
+	    check_align(r, domain, dev, argument))
+		right(r, "domain %s gives %s its size%s", domain->name,
+		      dev->name, device_align(dev) ? " and its huge pages" : "");
 }
 
 /* The values of all <qemu:arg> of a domain. */
 static void check_domain(struct report *r, const char *file, const char *uri)
 {
 	static const char key[] = "<qemu:arg value=";
-	char *p = file_read(file, NULL), *domain, *argument;
+	struct domain domain = { .file = file, .uri = uri };
+	char *p = file_read(file, NULL), *argument;
 
 	if (!p) {
 		unseen(r, "%s is not readable", file);
 		return;
 	}
-	domain = text("%s", strrchr(file, '/') + 1);
-	domain[strlen(domain) - strlen(".xml")] = 0;
+	file = strrchr(file, '/') + 1;
+	domain.name = text("%.*s", (int)(strlen(file) - strlen(".xml")), file);
 
 	while ((p = strstr(p, key))) {
 		char quote;
@@ -376,7 +448,7 @@ static void check_domain(struct report *r, const char *file, const char *uri)
 		p++;
 		argument = strndup(p, strcspn(p, (char[]){ quote, 0 }));
 		unescape(argument);
-		check_argument(r, file, domain, uri, argument);
+		check_argument(r, &domain, argument);
 	}
 }
 
