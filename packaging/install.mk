@@ -5,63 +5,73 @@ PREFIX		?= /usr/local
 # Where an administrator's own files are; packages have theirs in /usr/lib.
 UDEVDIR		?= /etc/udev/rules.d
 MODULESLOADDIR	?= /etc/modules-load.d
-MODPROBEDIR	= /etc/modprobe.d
+MODPROBEDIR	?= /etc/modprobe.d
+BINDIR		?= $(PREFIX)/bin
+LIBDIR		?= $(PREFIX)/lib
+INCLUDEDIR	?= $(PREFIX)/include
+MANDIR		?= $(PREFIX)/share/man
+BASHDIR		?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR		?= $(PREFIX)/share/zsh/site-functions
+FISHDIR		?= $(PREFIX)/share/fish/vendor_completions.d
+SELINUXDIR	?= $(PREFIX)/share/selinux/packages
 
 VERSION		:= $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 SRCDIR		= /usr/src/kvmfr-$(VERSION)
 
-# What DKMS needs of the tree, and what the packages are built from.
-DKMS_FILES	= dkms.conf Kbuild kvmfr.c kvmfr.h kvmfr_compat.h
-SOURCE_FILES	= $(DKMS_FILES) LICENSE Makefile 99-kvmfr.rules modprobe.d modules-load.d \
-		  tools debian packaging README.rst CHANGELOG.rst
+# The group that the udev rule lets in: that of the distribution's QEMU.
+DISTRO		?= $(shell . /etc/os-release 2>/dev/null && echo $$ID $$ID_LIKE)
+NODE_GROUP	?= $(if $(filter fedora rhel,$(DISTRO)),qemu,kvm)
 
-.PHONY: tools install install-source install-config install-tools uninstall \
-	dist source deb rpm
+# Not exported: "make deb" and its like choose directories of their own.
+DIRECTORIES	= DESTDIR PREFIX UDEVDIR MODULESLOADDIR MODPROBEDIR BINDIR LIBDIR INCLUDEDIR \
+		  MANDIR BASHDIR ZSHDIR FISHDIR SELINUXDIR SRCDIR NODE_GROUP
+INSTALL_FILES	= $(foreach name,$(DIRECTORIES),$(name)='$($(name))') packaging/install
+
+# What packages are built from, and what DKMS needs of it.
+DKMS_FILES	= $(shell sed -n 's/^source.*$$SRCDIR[^ \t]*[ \t]*//p' packaging/files)
+SOURCE_FILES	= $(DKMS_FILES) LICENSE Makefile 99-kvmfr.rules modprobe.d modules-load.d \
+		  lib tools debian packaging docs/man README.rst CHANGELOG.rst
+GROUPS		= source config tools library dev
+
+.PHONY: tools library install uninstall dist source deb rpm arch
 
 # make tools: build kvmfrctl
 tools:
 	$(MAKE) -C tools OUT=$(CURDIR)/build/tools
 
-# make install: the module by DKMS, udev rules, kvmfrctl (DESTDIR, PREFIX)
-install: install-source install-config install-tools
+# make library: build libkvmfr, shared and static
+library:
+	$(MAKE) -C lib OUT=$(CURDIR)/build/lib
+	sed 's,@PREFIX@,$(PREFIX),; s,@LIBDIR@,$(LIBDIR),; s,@VERSION@,$(VERSION),' \
+		lib/libkvmfr.pc.in > build/lib/libkvmfr.pc
+
+# make install: module by DKMS, udev rule, kvmfrctl, libkvmfr (DESTDIR, PREFIX)
+install: $(GROUPS:%=install-%)
 ifeq ($(DESTDIR),)
 	packaging/dkms install $(VERSION)
+	ldconfig
 	[ ! -S /run/udev/control ] || udevadm control --reload
 endif
 
-install-source:
-	install -d $(DESTDIR)$(SRCDIR)
-	install -m 644 $(DKMS_FILES) $(DESTDIR)$(SRCDIR)
-
-# A size that was set here is kept.
-install-config:
-	install -D -m 644 99-kvmfr.rules $(DESTDIR)$(UDEVDIR)/99-kvmfr.rules
-	install -D -m 644 modules-load.d/kvmfr.conf $(DESTDIR)$(MODULESLOADDIR)/kvmfr.conf
-	[ -e $(DESTDIR)$(MODPROBEDIR)/kvmfr.conf ] || \
-	install -D -m 644 modprobe.d/kvmfr.conf $(DESTDIR)$(MODPROBEDIR)/kvmfr.conf
-
-COMPLETIONS	= $(PREFIX)/share/bash-completion/completions
-MANDIR		= $(PREFIX)/share/man/man8
-
+# install-GROUP: the files of that group of packaging/files
 install-tools: tools
-	install -D build/tools/kvmfrctl $(DESTDIR)$(PREFIX)/bin/kvmfrctl
-	install -D -m 644 tools/kvmfrctl.8 $(DESTDIR)$(MANDIR)/kvmfrctl.8
-	install -D -m 644 tools/kvmfrctl.bash $(DESTDIR)$(COMPLETIONS)/kvmfrctl
+install-library install-dev: library
+install-%:
+	$(INSTALL_FILES) $*
+
+# list-GROUP: where they go
+list-%:
+	@$(INSTALL_FILES) --list $*
 
 # make uninstall: take all of that away again
 uninstall:
 ifeq ($(DESTDIR),)
 	packaging/dkms remove $(VERSION)
 endif
-	rm -rf $(DESTDIR)$(SRCDIR)
-	rm -f $(DESTDIR)$(UDEVDIR)/99-kvmfr.rules \
-		$(DESTDIR)$(MODULESLOADDIR)/kvmfr.conf \
-		$(DESTDIR)$(MODPROBEDIR)/kvmfr.conf \
-		$(DESTDIR)$(PREFIX)/bin/kvmfrctl \
-		$(DESTDIR)$(MANDIR)/kvmfrctl.8 $(DESTDIR)$(COMPLETIONS)/kvmfrctl
-	rmdir $(DESTDIR)$(MANDIR) $(DESTDIR)$(COMPLETIONS) \
-		$(DESTDIR)$(PREFIX)/share/bash-completion 2>/dev/null || true
+	$(INSTALL_FILES) --remove $(GROUPS)
+	rm -f $(DESTDIR)$(MODPROBEDIR)/kvmfr.conf
 ifeq ($(DESTDIR),)
+	ldconfig
 	[ ! -S /run/udev/control ] || udevadm control --reload
 endif
 
@@ -105,3 +115,13 @@ rpm: source
 	mv build/rpm/RPMS/*/*.rpm build/
 	rm -rf build/rpm
 	@ls build/*.rpm
+
+# make arch: Arch Linux packages, in build/ (wants makepkg; not as root)
+arch: source
+	rm -rf build/arch
+	mkdir -p build/arch
+	cp packaging/arch/* build/kvmfr-$(VERSION).tar.gz build/arch
+	cd build/arch && makepkg -f $(MAKEPKGFLAGS)
+	mv build/arch/*.pkg.tar* build/
+	rm -rf build/arch
+	@ls build/*.pkg.tar*

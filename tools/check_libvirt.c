@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* doctor's questions about libvirt, and what guards its guests. */
 #include "doctor.h"
+#include "rule.h"
 
 #include <errno.h>
 #include <fnmatch.h>
@@ -246,7 +247,8 @@ void check_selinux(struct report *r)
 		return;
 	}
 	finding = wrong(r, "SELinux is enforcing, and its policy keeps libvirt's guests from the devices");
-	mend(finding, "d=$(mktemp -d) && echo '(allow svirt_t device_t (chr_file (getattr open read write map)))' > $d/kvmfr.cil && semodule -i $d/kvmfr.cil; rm -r $d");
+	mend(finding, "d=$(mktemp -d) && echo %s > $d/kvmfr.cil && semodule -i $d/kvmfr.cil && { restorecon -F /dev/kvmfr* || :; }; rm -r $d",
+	     quoted(POLICY));
 }
 
 /* What XML's quotes and brackets stand for, in place. */

@@ -35,4 +35,12 @@ _kvmfrctl()
 	*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
 	esac
 }
-complete -F _kvmfrctl kvmfrctl
+
+# zsh and fish run this file with the words so far, to be told what may come.
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+	COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+	_kvmfrctl
+	printf '%s\n' "${COMPREPLY[@]}"
+else
+	complete -F _kvmfrctl kvmfrctl
+fi

@@ -1,0 +1,6 @@
+#compdef kvmfrctl
+# SPDX-License-Identifier: GPL-2.0
+# zsh completion for kvmfrctl: bash's words
+
+local file=${${(%):-%x}:A:h:h:h}/bash-completion/completions/kvmfrctl
+compadd -- ${(f)"$(bash $file "${(@)words[1,CURRENT]}")"}
