@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* The parts of a struct kvmfr_peer; private to the library. */
+#ifndef LIBKVMFR_PEER_H
+#define LIBKVMFR_PEER_H
+
+#include <stdbool.h>
+
+#include "../kvmfr.h"
+#include "libkvmfr.h"
+
+/* Until kvmfr.h has them. */
+#ifndef KVMFR_DOORBELL_INFO
+struct kvmfr_doorbell_info {
+	__u32 id;
+	__u32 vectors;
+};
+
+struct kvmfr_doorbell_ring {
+	__u32 peer;
+	__u32 vector;
+};
+
+struct kvmfr_doorbell_eventfd {
+	__u32 vector;
+	__s32 fd;
+};
+
+#define KVMFR_DOORBELL_INFO	_IOR('u', 0x50, struct kvmfr_doorbell_info)
+#define KVMFR_DOORBELL_RING	_IOW('u', 0x51, struct kvmfr_doorbell_ring)
+#define KVMFR_DOORBELL_EVENTFD	_IOW('u', 0x52, struct kvmfr_doorbell_eventfd)
+#endif
+
+/* A peer that a server has announced, and on either side oneself. */
+struct kvmfr_end {
+	int id;				/* -1: this place is free */
+	unsigned int vectors;		/* how many of fd[] there are */
+	unsigned int told;		/* how many were given out as events */
+	int fd[KVMFR_VECTORS_MAX];	/* eventfds; on a device -1 until asked for */
+};
+
+struct kvmfr_peer {
+	char *path;			/* NULL: made of a socket */
+	unsigned int flags, wanted;
+	bool is_device;
+	bool ready;			/* KVMFR_EVENT_READY was given out */
+
+	int fd;				/* what kvmfr_peer_fd() answers */
+	int memory;			/* the device, or the server's memory; or -1 */
+	uint64_t size;
+	bool is_dmabuf;
+	struct kvmfr_end self;
+
+	/* with a server */
+	int error;			/* why the connection has ended */
+	bool greeted;			/* the version was right */
+	unsigned char message[8];	/* what has come of one */
+	unsigned int received;
+	int passed;			/* the descriptor that came with it, or -1 */
+	struct kvmfr_end others[KVMFR_PEERS_MAX];
+};
+
+/* peer_device.c: opens and closes what belongs to a device. */
+int kvmfr_device_open(struct kvmfr_peer *peer);
+int kvmfr_device_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
+int kvmfr_device_vector_fd(struct kvmfr_peer *peer, unsigned int vector);
+
+/* peer_server.c: the client's side of the ivshmem protocol. */
+int kvmfr_server_connect(struct kvmfr_peer *peer);
+int kvmfr_server_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
+int kvmfr_server_wait(struct kvmfr_peer *peer);
+int kvmfr_server_ring(struct kvmfr_peer *peer, unsigned int id,
+		      unsigned int vector);
+int kvmfr_server_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size);
+
+#endif
