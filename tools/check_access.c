@@ -86,13 +86,56 @@ static const char *ordinary_owner(const char *rule)
 	return owner;
 }
 
+/* The user libvirt runs QEMU as: a name, or a number with or without "+". */
+static bool qemu_person(const char *conf, struct person *person)
+{
+	char *user = qemu_conf_setting(conf, "user");
+
+	if (!user)
+		return person_by_name("libvirt-qemu", person) ||
+		       person_by_name("qemu", person);
+	user += *user == '+';
+	if (isdigit(*user))
+		user = user_name(strtoul(user, NULL, 10));
+	return person_by_name(user, person);
+}
+
+/*
+ * The group that the rule lets in: kvm, or qemu where libvirt runs its guests
+ * in that one and not in kvm.
+ */
+static const char *rule_group(void)
+{
+	char *conf = file_read(path("/etc/libvirt/qemu.conf"), NULL);
+	struct person person;
+	gid_t kvm, qemu;
+
+	if (!group_by_name("qemu", &qemu))
+		return "kvm";
+	if (!group_by_name("kvm", &kvm))
+		return "qemu";
+	if (conf && qemu_person(conf, &person) && in_group(&person, qemu) &&
+	    !in_group(&person, kvm))
+		return "qemu";
+	return "kvm";
+}
+
+static const char *rule_text(void)
+{
+	static const char key[] = "GROUP=\"kvm\"";
+	const char *group = strstr(RULE, key);
+
+	return text("%.*sGROUP=\"%s\"%s", (int)(group - RULE), RULE,
+		    rule_group(), group + strlen(key));
+}
+
 static void write_rule(struct finding *finding)
 {
 	const char *file = path("/etc/udev/rules.d/99-kvmfr.rules");
 
 	/* It may be a link to /dev/null there that hides the rule. */
 	mend_file(finding, file, "rm -f %s && echo %s > %s%s", quoted(file),
-		  quoted(RULE), quoted(file), here(" && " TRIGGER));
+		  quoted(rule_text()), quoted(file), here(" && " TRIGGER));
 }
 
 /* A node that nobody has changed is as the kernel made it. */
@@ -122,8 +165,8 @@ void check_udev(struct report *r)
 		if (owner) {
 			finding = wrong(r, "%s: '%s' is no system user, so newer systemd leaves out the whole rule",
 					file, owner);
-			mend_file(finding, file, "sed -i 's/OWNER=\"%s\"/GROUP=\"kvm\", MODE=\"0660\"/' %s%s",
-				  owner, quoted(file), here(" && " TRIGGER));
+			mend_file(finding, file, "sed -i 's/OWNER=\"%s\"/GROUP=\"%s\", MODE=\"0660\"/' %s%s",
+				  owner, rule_group(), quoted(file), here(" && " TRIGGER));
 		} else if (!strstr(rule, "MODE") && !strstr(rule, "GROUP") &&
 			   !strstr(rule, "OWNER")) {
 			finding = wrong(r, "%s: its rule lets nobody open %s",
@@ -144,9 +187,15 @@ void check_udev(struct report *r)
 static void mend_group(struct finding *finding, const struct device *dev,
 		       const char *user)
 {
-	if ((dev->st.st_mode & 060) == 060 && dev->st.st_gid)
-		mend(finding, "usermod -aG %s %s",
-		     quoted(group_name(dev->st.st_gid)), quoted(user));
+	const char *group = group_name(dev->st.st_gid), *copy = "";
+
+	if ((dev->st.st_mode & 060) != 060 || !dev->st.st_gid)
+		return;
+	/* An image has its groups in /usr, where usermod does not look. */
+	if (system_is_image())
+		copy = text("{ grep -q '^%s:' /etc/group || getent group %s >> /etc/group; } && ",
+			    group, group);
+	mend(finding, "%susermod -aG %s %s", copy, quoted(group), quoted(user));
 }
 
 static const char *access_text(const struct device *dev)
@@ -200,20 +249,6 @@ void check_user(struct report *r)
 	}
 	if (!check_person(r, &person, known ? &listed : NULL, ""))
 		elsewhere(r, "there is no device to open");
-}
-
-/* The user libvirt runs QEMU as: a name, or a number with or without "+". */
-static bool qemu_person(const char *conf, struct person *person)
-{
-	char *user = qemu_conf_setting(conf, "user");
-
-	if (!user)
-		return person_by_name("libvirt-qemu", person) ||
-		       person_by_name("qemu", person);
-	user += *user == '+';
-	if (isdigit(*user))
-		user = user_name(strtoul(user, NULL, 10));
-	return person_by_name(user, person);
 }
 
 void check_qemu_user(struct report *r)

@@ -67,22 +67,39 @@ static const char *module_info(struct kmod_module *mod, const char *key)
 	return NULL;
 }
 
-/* The size that modprobe.d gives, or NULL; the last one counts. */
-static const char *size_configured(struct kmod_ctx *ctx)
+/* The word behind a key in a line, or NULL. */
+static const char *word_behind(const char *line, const char *key)
 {
-	struct kmod_config_iter *iter = kmod_config_get_options(ctx);
-	static const char key[] = "static_size_mb=";
-	const char *size = NULL;
+	const char *found = line ? strstr(line, key) : NULL;
 
+	if (!found)
+		return NULL;
+	found += strlen(key);
+	return strndup(found, strcspn(found, " \t"));
+}
+
+const char *size_configured(const char **source)
+{
+	struct kmod_config_iter *iter = kmod_config_get_options(kmod_open());
+	const char *size;
+
+	/* modprobe puts it behind what modprobe.d says, and the last one counts. */
+	size = word_behind(file_line(path("/proc/cmdline")),
+			   "kvmfr.static_size_mb=");
+	*source = "the kernel's command line";
+	if (size)
+		return size;
+
+	*source = "modprobe.d";
 	while (iter && kmod_config_iter_next(iter)) {
 		const char *found;
 
 		if (strcmp(kmod_config_iter_get_key(iter), "kvmfr"))
 			continue;
-		found = strstr(kmod_config_iter_get_value(iter), key);
+		found = word_behind(kmod_config_iter_get_value(iter),
+				    "static_size_mb=");
 		if (found)
-			size = strndup(found + strlen(key),
-				       strcspn(found + strlen(key), " \t"));
+			size = found;
 	}
 	return size;
 }
@@ -133,6 +150,11 @@ void check_built(struct report *r)
 		return;
 	}
 
+	if (!source && system_is_image()) {
+		wrong(r, "the module is not installed for kernel %s; this system is an image, where DKMS builds nothing: layer the package akmod-kvmfr by 'rpm-ostree install', or take an image that has the module",
+		      release);
+		return;
+	}
 	if (!source) {
 		wrong(r, "the module is not installed for kernel %s, and dkms does not know it: install the package kvmfr-dkms, or run 'make install' in the source",
 		      release);
@@ -321,11 +343,31 @@ static void check_ivshmem(struct report *r)
 	}
 }
 
-void check_devices(struct report *r)
+/* A module without a size, and no IVSHMEM device. */
+static void check_size_configured(struct report *r)
 {
 	const char *conf = path("/etc/modprobe.d/kvmfr.conf");
+	const char *source, *size = size_configured(&source);
 	struct finding *finding;
-	const char *size;
+
+	if (size) {
+		finding = wrong(r, "there is no device: the module was loaded before %s said static_size_mb=%s",
+				source, size);
+		mend(finding, RELOAD);
+		return;
+	}
+	finding = wrong(r, "there is no device: the module was loaded without a size; 128 is for 3840x2160, 'kvmfrctl size' tells others%s",
+			system_is_image() ? "; it counts from the next boot on" : "");
+	/* Images have their settings there, and load modules before /etc. */
+	if (system_is_image())
+		mend(finding, "rpm-ostree kargs --append-if-missing=kvmfr.static_size_mb=128");
+	else
+		mend_file(finding, conf, "echo 'options kvmfr static_size_mb=128' >> %s%s",
+			  quoted(conf), here(" && " RELOAD));
+}
+
+void check_devices(struct report *r)
+{
 
 	if (!module_loaded()) {
 		elsewhere(r, "the module is not loaded");
@@ -338,19 +380,8 @@ void check_devices(struct report *r)
 		      *devices[i].pci ? " of IVSHMEM device " :
 					" of this machine's memory",
 		      devices[i].pci);
-	if (r->n)
-		return;
-
-	size = size_configured(kmod_open());
-	if (size) {
-		finding = wrong(r, "there is no device: the module was loaded before modprobe.d said static_size_mb=%s",
-				size);
-		mend(finding, RELOAD);
-		return;
-	}
-	finding = wrong(r, "there is no device: the module was loaded without a size; 128 is for 3840x2160, 'kvmfrctl size' tells others");
-	mend_file(finding, conf, "echo 'options kvmfr static_size_mb=128' >> %s%s",
-		  quoted(conf), here(" && " RELOAD));
+	if (!r->n)
+		check_size_configured(r);
 }
 
 void check_huge(struct report *r)

@@ -107,6 +107,11 @@ uint64_t device_align(const struct device *dev)
 	return huge && dev->huge_bytes >= huge ? huge : 0;
 }
 
+bool system_is_image(void)
+{
+	return !access(path("/run/ostree-booted"), F_OK);
+}
+
 bool module_loaded(void)
 {
 	return !access(path("/sys/module/kvmfr"), F_OK);

@@ -31,11 +31,14 @@ static const struct check {
 
 #define N_CHECKS	(sizeof(checks) / sizeof(*checks))
 
-static const char * const verdicts[] = {
-	[RIGHT] = "right",
-	[WRONG] = "WRONG",
-	[UNSEEN] = "unseen",
-	[ELSEWHERE] = "-",
+static const struct {
+	const char *word;
+	enum colour colour;
+} verdicts[] = {
+	[RIGHT] = { "right", GREEN },
+	[WRONG] = { "WRONG", RED },
+	[UNSEEN] = { "unseen", YELLOW },
+	[ELSEWHERE] = { "-", DIM },
 };
 
 struct device devices[MAX_DEVICES];
@@ -127,10 +130,37 @@ static void run_check(const struct check *check, struct report *r)
 static void print_finding(const struct check *check,
 			  const struct finding *finding)
 {
-	printf("%-6s %-9s %s\n", verdicts[finding->verdict], check->id,
-	       finding->text);
+	printf("%s %-9s ", column(verdicts[finding->verdict].colour, 6,
+				  verdicts[finding->verdict].word), check->id);
+	print_below(17, finding->text);
 	if (finding->command)
-		printf("%16s # %s\n", "", finding->command);
+		printf("%16s %s\n", "",
+		       column(BOLD, 0, text("# %s", finding->command)));
+}
+
+/* Whoever called sudo is the one who wants to open the devices. */
+static const char *who_asks(void)
+{
+	return geteuid() || *root ? NULL : getenv("SUDO_USER");
+}
+
+void diagnose(struct diagnosis *diagnosis)
+{
+	static struct report r;
+
+	memset(diagnosis, 0, sizeof(*diagnosis));
+	doctor_user = who_asks();
+	for (size_t i = 0; i < N_CHECKS; i++) {
+		run_check(&checks[i], &r);
+		for (int j = 0; j < r.n; j++) {
+			const struct finding *finding = &r.findings[j];
+
+			diagnosis->count[finding->verdict]++;
+			if (finding->verdict == WRONG &&
+			    diagnosis->count[WRONG] == 1)
+				diagnosis->first_wrong = *finding;
+		}
+	}
 }
 
 static bool ask(void)
@@ -253,8 +283,7 @@ int cmd_doctor(int argc, char **argv)
 	static struct report r;
 	int c;
 
-	if (!geteuid() && !*root)
-		doctor_user = getenv("SUDO_USER");
+	doctor_user = who_asks();
 	while ((c = option_next(argc, argv, options)) != -1) {
 		if (c == 'f')
 			fix = true;

@@ -23,12 +23,22 @@ struct finding {
 	bool anywhere;		/* it may be done below another root */
 };
 
+/* What all checks found together. */
+struct diagnosis {
+	int count[ELSEWHERE + 1];
+	struct finding first_wrong;	/* zero if nothing is */
+};
+void diagnose(struct diagnosis *diagnosis);
+
 #define MAX_FINDINGS	256
 
 struct report {
 	struct finding findings[MAX_FINDINGS];
 	int n;
 };
+
+/* The size that modprobe uses, and who says so; NULL if nobody does. */
+const char *size_configured(const char **source);
 
 void right(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void unseen(struct report *r, const char *fmt, ...) PRINTF(2, 3);

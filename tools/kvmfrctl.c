@@ -30,16 +30,27 @@ static const struct command {
 
 static void help(void)
 {
-	printf("Usage: kvmfrctl [--root DIR] COMMAND\n\n");
+	printf("Usage: kvmfrctl [--root DIR] [COMMAND]\n\n");
+	printf("Without a command: how this machine stands, and the next step.\n\n");
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		printf("  %s %s\n        %s\n", commands[i].name,
 		       commands[i].arguments, commands[i].what);
 	printf("\nkvmfrctl(8) has the whole of it.\n");
 }
 
+static int run(int argc, char **argv)
+{
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		if (!strcmp(argv[0], commands[i].name)) {
+			optind = 1;
+			return commands[i].run(argc, argv);
+		}
+	misuse("there is no command '%s', see 'kvmfrctl --help'", argv[0]);
+}
+
 int main(int argc, char **argv)
 {
-	int i = 1;
+	int i = 1, status;
 
 	for (; i < argc && *argv[i] == '-'; i++) {
 		if (!strcmp(argv[i], "--help")) {
@@ -57,20 +68,10 @@ int main(int argc, char **argv)
 			misuse("--root wants a directory");
 		root = strcmp(argv[i], "/") ? argv[i] : "";
 	}
-	if (i == argc)
-		misuse("wants a command: list, doctor, size, qemu, libvirt or clear; see 'kvmfrctl --help'");
+	status = i == argc ? summary() : run(argc - i, argv + i);
 
-	for (size_t n = 0; n < N_COMMANDS; n++) {
-		int status;
-
-		if (strcmp(argv[i], commands[n].name))
-			continue;
-		optind = 1;
-		status = commands[n].run(argc - i, argv + i);
-		/* Output that could not be written is no success. */
-		if (fflush(stdout))
-			fail("cannot write the output");
-		return status;
-	}
-	misuse("there is no command '%s', see 'kvmfrctl --help'", argv[i]);
+	/* Output that could not be written is no success. */
+	if (fflush(stdout))
+		fail("cannot write the output");
+	return status;
 }

@@ -38,6 +38,18 @@ char *text(const char *fmt, ...) PRINTF(1, 2);
 char *path(const char *fmt, ...) PRINTF(1, 2);
 /* A word for the shell: as it is when that is safe, else in quotes. */
 char *quoted(const char *word);
+/*
+ * On a terminal the text in a colour, padded to so many columns; elsewhere only
+ * padded. NO_COLOR and TERM=dumb switch colours off.
+ */
+enum colour { PLAIN, BOLD, DIM, RED, GREEN, YELLOW };
+char *column(enum colour colour, int width, const char *s);
+/*
+ * Prints a text that begins in this column, and ends the line. On a terminal
+ * what does not fit continues below its beginning.
+ */
+void print_below(int indent, const char *s);
+
 /* "128 MiB", or the bytes where that would not be exact. */
 char *mebibytes(uint64_t bytes);
 
@@ -92,6 +104,9 @@ uint64_t huge_page_size(void);
  */
 uint64_t device_align(const struct device *dev);
 
+/* Is the system an image (ostree), where packages and DKMS change nothing? */
+bool system_is_image(void);
+
 /* people.c */
 
 struct person {
@@ -105,6 +120,8 @@ bool person_by_name(const char *name, struct person *person);
 void person_current(struct person *person);
 char *user_name(uid_t uid);
 char *group_name(gid_t gid);
+bool group_by_name(const char *name, gid_t *gid);
+bool in_group(const struct person *person, gid_t gid);
 /* May they open the node for reading and writing? By mode and by ACL. */
 bool person_may_open(const struct person *person, const char *node,
 		     const struct stat *st);
@@ -130,6 +147,9 @@ struct user {
  */
 int users_find(const struct device *dev, struct user **users, int *hidden);
 
+
+/* What kvmfrctl says without a command: how this machine stands. */
+int summary(void);
 
 /* The commands: argv[0] is the command's name, the result the exit status. */
 int cmd_list(int argc, char **argv);

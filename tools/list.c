@@ -16,7 +16,7 @@ static const char * const node_states[] = {
 static const char *huge_text(const struct user *user)
 {
 	if (user->huge_missed)
-		return "NO HUGE PAGES: see 'kvmfrctl doctor mappings'";
+		return column(YELLOW, 0, "NO HUGE PAGES: see 'kvmfrctl doctor mappings'");
 	if (!user->huge_known)
 		return "in huge pages or not: the kernel does not tell";
 	if (!user->resident)
@@ -60,8 +60,9 @@ static void print_device(const struct device *dev, int *hidden)
 			   group_name(dev->st.st_gid)) : "-",
 	       node ? text("%04o", dev->st.st_mode & 07777) : "-");
 	if (dev->state != NODE_OK)
-		printf("    its node is %s: 'kvmfrctl doctor' tells how to mend that\n",
-		       node_states[dev->state]);
+		printf("    %s\n", column(RED, 0,
+		       text("its node is %s: 'kvmfrctl doctor' tells how to mend that",
+			    node_states[dev->state])));
 	else
 		print_users(dev, hidden);
 }
@@ -160,8 +161,8 @@ int cmd_list(int argc, char **argv)
 	if (as_json)
 		return 0;
 
-	printf("%-12s %-7s %-9s %-9s %-13s %-14s %s\n", "NODE", "TYPE", "SIZE",
-	       "HUGE", "PCI", "OWNER:GROUP", "MODE");
+	printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %s",
+		"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE")));
 	for (int i = 0; i < n; i++)
 		print_device(&devices[i], &hidden);
 	if (hidden)

@@ -97,23 +97,41 @@ char *user_name(uid_t uid)
 	return pw ? text("%s", pw->pw_name) : text("%u", uid);
 }
 
-char *group_name(gid_t gid)
+static struct group *find_group(const char *name, gid_t gid)
 {
-	struct group *gr = NULL;
+	struct group *gr;
 	FILE *f;
 
-	if (!*root) {
-		gr = getgrgid(gid);
-	} else if ((f = fopen(path("/etc/group"), "re"))) {
-		while ((gr = fgetgrent(f)))
-			if (gr->gr_gid == gid)
-				break;
-		fclose(f);
-	}
+	if (!*root)
+		return name ? getgrnam(name) : getgrgid(gid);
+
+	f = fopen(path("/etc/group"), "re");
+	if (!f)
+		return NULL;
+	while ((gr = fgetgrent(f)))
+		if (name ? !strcmp(gr->gr_name, name) : gr->gr_gid == gid)
+			break;
+	fclose(f);
+	return gr;
+}
+
+char *group_name(gid_t gid)
+{
+	struct group *gr = find_group(NULL, gid);
+
 	return gr ? text("%s", gr->gr_name) : text("%u", gid);
 }
 
-static bool in_group(const struct person *person, gid_t gid)
+bool group_by_name(const char *name, gid_t *gid)
+{
+	struct group *gr = find_group(name, 0);
+
+	if (gr)
+		*gid = gr->gr_gid;
+	return gr;
+}
+
+bool in_group(const struct person *person, gid_t gid)
 {
 	for (int i = 0; i < person->n_groups; i++)
 		if (person->groups[i] == gid)

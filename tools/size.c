@@ -64,6 +64,9 @@ int cmd_size(int argc, char **argv)
 		mib *= 2;
 
 	printf("%" PRIu64 " MiB\n", mib);
+	printf("# in /etc/modprobe.d/kvmfr.conf:\n");
 	printf("options kvmfr static_size_mb=%" PRIu64 "\n", mib);
+	printf("# or on the kernel's command line (Bazzite, Silverblue and other images):\n");
+	printf("kvmfr.static_size_mb=%" PRIu64 "\n", mib);
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 const char *root = "";
@@ -101,6 +102,57 @@ char *quoted(const char *word)
 	}
 	*p = '\'';
 	return out;
+}
+
+static bool on_terminal(void)
+{
+	return isatty(STDOUT_FILENO);
+}
+
+static bool colourful(void)
+{
+	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	return on_terminal() && !(no && *no) && term && strcmp(term, "dumb");
+}
+
+char *column(enum colour colour, int width, const char *s)
+{
+	static const char * const codes[] = {
+		[BOLD] = "1", [DIM] = "2", [RED] = "1;31", [GREEN] = "32",
+		[YELLOW] = "33",
+	};
+
+	if (colour == PLAIN || !colourful())
+		return text("%-*s", width, s);
+	return text("\033[%sm%-*s\033[0m", codes[colour], width, s);
+}
+
+/* The columns of the terminal, or none at all elsewhere. */
+static int terminal_width(void)
+{
+	struct winsize size;
+
+	if (!on_terminal() || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size))
+		return 0;
+	return size.ws_col;
+}
+
+void print_below(int indent, const char *s)
+{
+	int room = terminal_width() - indent;
+
+	while (room >= 20 && (int)strlen(s) > room) {
+		int n = room;
+
+		while (n && s[n] != ' ')
+			n--;
+		if (!n)
+			break;
+		printf("%.*s\n%*s", n, s, indent, "");
+		s += n + 1;
+	}
+	printf("%s\n", s);
 }
 
 char *mebibytes(uint64_t bytes)
