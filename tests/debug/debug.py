@@ -46,7 +46,7 @@ def kernel(version, kind='kasan'):
 
 def programs():
     os.makedirs(PROGRAMS, exist_ok=True)
-    run('make', '-s', '-C', f'{TOP}/tests', 'all', 'abi32', f'OUT={PROGRAMS}')
+    run('make', '-s', '-C', f'{TOP}/tests', 'all', 'abi32', 'guest', f'OUT={PROGRAMS}')
 
 
 def modules(kernel_dir, name, patch=None, coverage=True):

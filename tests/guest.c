@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A guest for QEMU's -kernel that is nothing but this: no operating system, no page tables. What KVM
+ * counts while it runs is therefore due to what it touches.
+ *
+ * It fills its IVSHMEM device, checks it again and again, and between the steps has QEMU pause it by
+ * the pvpanic device (-device pvpanic -action panic=pause); QMP's "cont" is for the next step:
+ *	GUEST_PANICKED 1	the device is found, nothing of it was touched yet
+ *	GUEST_PANICKED 2	every page has its pattern, and a network card wrote to it by DMA, if any
+ *	GUEST_PANICKED 3, …	all of it is as it was before this "cont"
+ *	GUEST_CRASHLOADED	something is wrong, and the guest has stopped for good
+ */
+#include <stdint.h>
+
+#define PVPANIC		0x505
+#define PANICKED	1
+#define CRASHLOADED	2
+
+#define PAGE		4096
+#define IVSHMEM		0x11101af4
+#define E1000E		0x10d38086
+
+/* Multiboot's header, and a stack: it promises none. */
+asm(".text\n"
+    ".align 4\n"
+    ".long 0x1badb002, 0, -0x1badb002\n"
+    ".globl _start\n"
+    "_start: mov $stack + 4096, %esp\n"
+    "call guest\n");
+char stack[4096] __attribute__((used, aligned(16)));
+
+static void outb(uint16_t port, uint8_t value)
+{
+	asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static void outl(uint16_t port, uint32_t value)
+{
+	asm volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static uint32_t inl(uint16_t port)
+{
+	uint32_t value;
+
+	asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
+}
+
+/* Pauses until "cont". */
+static void step_done(void)
+{
+	outb(PVPANIC, PANICKED);
+}
+
+static void __attribute__((noreturn)) wrong(void)
+{
+	outb(PVPANIC, CRASHLOADED);
+	for (;;)
+		asm volatile("cli; hlt");
+}
+
+/* --- PCI: the devices of bus 0 --- */
+
+static uint32_t config_read(uint32_t slot, uint32_t reg)
+{
+	outl(0xcf8, 0x80000000 | slot << 11 | reg);
+	return inl(0xcfc);
+}
+
+static void config_write(uint32_t slot, uint32_t reg, uint32_t value)
+{
+	outl(0xcf8, 0x80000000 | slot << 11 | reg);
+	outl(0xcfc, value);
+}
+
+/* The slot of a device with this ID, with its memory and DMA enabled; -1 if there is none. */
+static int find(uint32_t id)
+{
+	for (int slot = 0; slot < 32; slot++) {
+		if (config_read(slot, 0) != id)
+			continue;
+		config_write(slot, 4, (config_read(slot, 4) & 0xffff) | 6);
+		return slot;
+	}
+	return -1;
+}
+
+/* Where the firmware has put a BAR; a 64-bit one must be below 4 GiB. */
+static uint32_t bar(int slot, uint32_t reg)
+{
+	uint32_t low = config_read(slot, reg);
+
+	if ((low & 6) == 4 && config_read(slot, reg + 4))
+		wrong();
+	return low & ~0xfu;
+}
+
+static uint32_t bar_size(int slot, uint32_t reg)
+{
+	uint32_t command = config_read(slot, 4) & 0xffff, low = config_read(slot, reg), mask;
+
+	config_write(slot, 4, command & ~2u);	/* not decoded meanwhile */
+	config_write(slot, reg, ~0u);
+	mask = config_read(slot, reg) & ~0xfu;
+	config_write(slot, reg, low);
+	config_write(slot, 4, command);
+	return -mask;
+}
+
+/* --- the network card --- */
+
+#define TCTL	0x400
+#define TDBAL	0x3800
+#define TDBAH	0x3804
+#define TDLEN	0x3808
+#define TDH	0x3810
+#define TDT	0x3818
+
+struct tx {
+	uint64_t address;
+	uint16_t length;
+	uint8_t checksum, command, status, css;
+	uint16_t special;
+};
+
+/*
+ * Has the card send one frame, whose descriptor and data are in the page: it reads both by DMA, and
+ * writes to the descriptor that it is done. The page gets its content back.
+ */
+static void send_frame(uint32_t card, volatile uint32_t *page)
+{
+	volatile struct tx *tx = (volatile struct tx *)page;
+	uint32_t before[sizeof(*tx) / 4];
+
+	for (unsigned int i = 0; i < sizeof(*tx) / 4; i++)
+		before[i] = page[i];
+	tx->address = (uint32_t)page + 256;
+	tx->length = 64;
+	tx->command = 0x0b;	/* end of packet, insert FCS, report status */
+	tx->checksum = tx->status = tx->css = tx->special = 0;
+
+#define REG(reg) (*(volatile uint32_t *)(card + (reg)))
+	REG(TCTL) = 0;
+	REG(TDBAL) = (uint32_t)page;
+	REG(TDBAH) = 0;
+	REG(TDLEN) = 128;
+	REG(TDH) = 0;
+	REG(TDT) = 0;
+	REG(TCTL) = 2;		/* enable */
+	REG(TDT) = 1;
+	for (uint32_t i = 0; !(tx->status & 1); i++)
+		if (i == 1u << 28)
+			wrong();
+	REG(TCTL) = 0;
+	for (unsigned int i = 0; i < sizeof(*tx) / 4; i++)
+		page[i] = before[i];
+}
+
+static uint32_t pattern(uint32_t offset)
+{
+	return offset ^ 0x5a5a5a5a;
+}
+
+void guest(void)
+{
+	int slot = find(IVSHMEM), card = find(E1000E);
+	uint32_t memory, size;
+
+	if (slot < 0)
+		wrong();
+	memory = bar(slot, 0x18);
+	size = bar_size(slot, 0x18);
+#define WORD(offset) ((volatile uint32_t *)(memory + (offset)))
+	step_done();
+
+	for (uint32_t i = 0; i < size; i += PAGE)
+		*WORD(i) = pattern(i);
+	if (card >= 0)
+		send_frame(bar(card, 0x10), WORD(size - PAGE));
+
+	for (;;) {
+		step_done();
+		for (uint32_t i = 0; i < size; i += PAGE)
+			if (*WORD(i) != pattern(i))
+				wrong();
+	}
+}
