@@ -1085,27 +1085,132 @@ static void op_ioctl_unknown(struct worker *w)
 static void op_nonsense(struct worker *w)
 {
 	struct file *file = some_file(w);
-	char buffer[64];
-	int how = below(w, 4), err = 0;
+	int err;
 
 	if (!file)
 		return;
-	WHAT(w, "read, write, truncate or fsync a device (%d)", how);
-	switch (how) {
-	case 0:
-		err = read(file->fd, buffer, sizeof(buffer)) < 0 ? errno : 0;
-		break;
-	case 1:
-		err = write(file->fd, buffer, 0) < 0 ? errno : 0;
-		break;
-	case 2:
-		err = ftruncate(file->fd, PAGE) < 0 ? errno : 0;
-		break;
-	case 3:
-		err = fsync(file->fd) < 0 ? errno : 0;
-		break;
-	}
+	WHAT(w, "truncate a device");
+	err = ftruncate(file->fd, PAGE) < 0 ? errno : 0;
 	expect(w, E(EINVAL) | E(EBADF), err);
+}
+
+/* Nothing has ever to be written back. */
+static void op_sync(struct worker *w)
+{
+	struct file *file = some_file(w);
+	bool data = one_in(w, 2);
+	unsigned int before;
+	int err;
+
+	if (!file)
+		return;
+	WHAT(w, "%s device %u", data ? "fdatasync" : "fsync", file->dev);
+	before = moment(file->dev);
+	err = (data ? fdatasync(file->fd) : fsync(file->fd)) ? errno : 0;
+	expect_life(w, OK, err, life_of(file->dev, file->gen, before));
+}
+
+/* read(), and what it has read is what was written by whatever way */
+static void op_pread(struct worker *w)
+{
+	static __thread char buffer[24 * 65536];
+	struct file *file = some_file(w);
+	uint32_t page, n, pages;
+	unsigned int before;
+	enum life life;
+	ssize_t got;
+	int err;
+
+	if (!file)
+		return;
+	page = below(w, devices[file->dev].pages);
+	n = some_pages(w, devices[file->dev].pages - page);
+	if (n > 24)
+		n = 24;
+	WHAT(w, "pread device %u pages %u-%u", file->dev, page, page + n);
+	before = moment(file->dev);
+	got = pread(file->fd, buffer, n * PAGE, page * PAGE);
+	err = got < 0 ? errno : 0;
+	life = life_of(file->dev, file->gen, before);
+	expect_life(w, file->mode == O_WRONLY ? E(EBADF) : OK, err, life);
+	if (err)
+		return;
+	if (got == 0 || got > (ssize_t)(n * PAGE) || (life == ALIVE && got < (ssize_t)(n * PAGE)))
+		wrong(w, "returned %zd", got);
+	pages = got / PAGE;
+	for (uint32_t i = 0; i < pages; i++) {
+		unsigned int word = below(w, 4);
+		uint64_t value;
+
+		memcpy(&value, buffer + i * PAGE + word_offset[word], 8);
+		check_value(w, value, file->dev, page + i, word);
+	}
+}
+
+static void op_pwrite(struct worker *w)
+{
+	struct file *file = some_file(w);
+	unsigned int before, word = below(w, 4);
+	uint32_t page, count;
+	enum life life;
+	uint64_t value;
+	ssize_t put;
+	int err;
+
+	if (!file)
+		return;
+	page = below(w, devices[file->dev].pages / nr_workers) * nr_workers + w->id;
+	count = shared->written[file->dev][page][word] + 1;
+	value = word_value(file->dev, page, count);
+	WHAT(w, "pwrite device %u page %u word %u", file->dev, page, word);
+	before = moment(file->dev);
+	put = pwrite(file->fd, &value, 8, page * PAGE + word_offset[word]);
+	err = put < 0 ? errno : 0;
+	life = life_of(file->dev, file->gen, before);
+	expect_life(w, file->mode == O_RDONLY ? E(EBADF) : OK, err, life);
+	if (err)
+		return;
+	if (put != 8)
+		wrong(w, "returned %zd", put);
+	else
+		shared->written[file->dev][page][word] = count;
+}
+
+/* Reads anywhere; writes nothing, or past the end, or from nowhere. */
+static void op_pread_absurd(struct worker *w)
+{
+	struct file *file = some_file(w);
+	unsigned int before, how = below(w, 3);
+	uint64_t size, at;
+	char buffer[8];
+	errors want = OK;
+	ssize_t done;
+	int err;
+
+	if (!file)
+		return;
+	size = devices[file->dev].pages * PAGE;
+	at = boundary(w, size);
+	if (how == 1 && at < size)
+		at += size;
+	WHAT(w, "%s device %u at %#llx", how == 0 ? "pread" : how == 1 ? "pwrite" :
+	     "pwrite from nowhere", file->dev, (unsigned long long)at);
+	before = moment(file->dev);
+	done = how == 0 ? pread(file->fd, buffer, 8, at) :
+	       how == 1 ? pwrite(file->fd, buffer, 8, at) : pwrite(file->fd, (void *)PAGE, 8, at);
+	err = done < 0 ? errno : 0;
+	if (file->mode == (how ? O_RDONLY : O_WRONLY))
+		want = E(EBADF) | ((int64_t)(at + 8) < 0 || (int64_t)at < 0 ? E(EINVAL) : 0);
+	else if ((int64_t)(at + 8) < 0 || (int64_t)at < 0)
+		want = E(EINVAL);
+	else if (how)
+		want = at < size ? E(EFAULT) : E(ENOSPC);
+	if (want == E(EINVAL))
+		expect(w, want, err);
+	else
+		expect_life(w, want, err, life_of(file->dev, file->gen, before));
+	if (!how && !err && done != (ssize_t)(at >= size ? 0 : size - at < 8 ? size - at : 8))
+		wrong(w, "returned %zd", done);
 }
 
 static void close_buffer(struct worker *w, struct buffer *buffer)
@@ -1309,7 +1414,11 @@ static const struct {
 	{ "getsize", op_getsize, 40 },
 	{ "seek", op_seek, 40 },
 	{ "ioctl unknown", op_ioctl_unknown, 40 },
-	{ "nonsense", op_nonsense, 5 },
+	{ "nonsense", op_nonsense, 2 },
+	{ "sync", op_sync, 5 },
+	{ "pread", op_pread, 60 },
+	{ "pwrite", op_pwrite, 60 },
+	{ "pread absurd", op_pread_absurd, 20 },
 	{ "create", op_create, 80 },
 	{ "buffer close", op_buffer_close, 20 },
 	{ "buffer sync", op_buffer_sync, 60 },

@@ -65,6 +65,30 @@ TEST_PAGED(scatter_list_is_the_buffer_within_the_segment_limit)
 	}
 }
 
+TEST_PAGED(no_segment_crosses_the_importers_boundary)
+{
+	const uint64_t boundaries[] = { page_size, 16 * page_size, 1 << 20, 2 * pmd_size };
+	const uint64_t offset = 3 * page_size, size = dev.size - offset;
+
+	stamp(map(dev.fd, 0, dev.size, RW), 0, dev.size);
+	for (unsigned int i = 0; i < ARRAY_SIZE(boundaries); i++) {
+		struct kvmfr_importer_attach attach = {
+			.fd = dmabuf(dev.fd, offset, size), .max_segment = UINT32_MAX,
+			.boundary = boundaries[i] - 1,
+		};
+		struct kvmfr_importer_map table;
+		int imp = importer();
+
+		ASSERT_OK(ioctl(imp, KVMFR_IMPORTER_ATTACH, &attach));
+		ASSERT_EQ(0, import_map(imp, KVMFR_IMPORTER_BIDIRECTIONAL, &table));
+		EXPECT_EQ(0, table.crossing);
+		EXPECT_EQ(0, table.unmerged);
+		EXPECT_EQ(size, table.total);
+		check_through_sg(imp, offset, size);
+		close(imp);
+	}
+}
+
 TEST_PAGED(segment_limit_below_a_page_is_refused)
 {
 	int imp = importer();

@@ -490,6 +490,30 @@ TEST_STATIC(smaps_counts_the_mapping_as_huge)
 	EXPECT_EQ(dev.size >> 10, smaps_kb(p, "FilePmdMapped"));
 }
 
+/* What a single process maps, it has for itself: also where page tables show no huge page. */
+TEST_PAGED(pss_of_a_single_process_is_its_rss)
+{
+	const size_t misalign[] = { 0, page_size, 3 * page_size, pmd_size / 2 + 65 * page_size };
+	uint64_t before = meminfo("Mapped");
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(misalign); i++) {
+		char *p = map_at(dev.fd, 0, dev.size, RW, misalign[i]);
+		unsigned long rss, pss;
+
+		stamp(p, 0, dev.size);
+		rss = smaps_kb(p, "Rss");
+		pss = smaps_kb(p, "Pss");
+		ktap_note("%zu pages out of step: Rss %lu kB, Pss %lu kB", misalign[i] / page_size,
+			  rss, pss);
+		EXPECT_EQ(rss, pss);
+		EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+		ASSERT_OK(munmap(p, dev.size));
+	}
+	/* nothing is left of them in the sum, to a margin for what else runs */
+	EXPECT_LE(meminfo("Mapped"), before + dev.size / 4);
+	EXPECT_LE(before, meminfo("Mapped") + dev.size / 4);
+}
+
 TEST_PAGED(part_at_an_odd_offset_is_huge_where_it_can_be)
 {
 	uint64_t offset = page_size;

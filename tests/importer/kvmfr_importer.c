@@ -59,6 +59,8 @@ static int importer_attach(struct importer *imp, unsigned long arg)
 		return -EFAULT;
 	if (req.max_segment)
 		dma_set_max_seg_size(&imp->pdev->dev, req.max_segment);
+	if (req.boundary)
+		dma_set_seg_boundary(&imp->pdev->dev, req.boundary);
 	dmabuf = dma_buf_get(req.fd);
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
@@ -109,6 +111,7 @@ static int importer_map(struct importer *imp, unsigned long arg)
 	req.nents = sgt->nents;
 	req.orig_nents = sgt->orig_nents;
 	req.unmerged = 0;
+	req.crossing = 0;
 	req.largest = 0;
 	req.total = 0;
 	for_each_sgtable_dma_sg(sgt, sg, i) {
@@ -121,6 +124,8 @@ static int importer_map(struct importer *imp, unsigned long arg)
 		if (i && address == end && address + length - start <= dma_get_max_seg_size(dev) &&
 		    !((start ^ (address + length - 1)) & ~boundary))
 			req.unmerged++;
+		if ((address ^ (address + length - 1)) & ~boundary)
+			req.crossing++;
 		start = address;
 		end = address + length;
 		req.largest = max(req.largest, length);

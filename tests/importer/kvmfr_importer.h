@@ -16,6 +16,7 @@
 struct kvmfr_importer_attach {
 	__s32 fd;
 	__u32 max_segment;	/* bytes, 0 leaves the kernel's default */
+	__u64 boundary;		/* that no segment may cross, minus 1; 0 likewise */
 };
 
 /* enum dma_data_direction */
@@ -27,6 +28,7 @@ struct kvmfr_importer_map {
 	__u32 direction;	/* in; the rest is out: */
 	__u32 nents;		/* segments as the device sees them */
 	__u32 orig_nents;	/* entries of the table */
+	__u32 crossing;		/* segments that cross the boundary */
 	__u32 unmerged;		/* segments that could have been one with the segment before */
 	__u64 largest;		/* bytes of the largest segment */
 	__u64 total;		/* bytes of all */
