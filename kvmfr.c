@@ -1227,6 +1227,9 @@ static ssize_t kvmfr_write_iter(struct kiocb *iocb, struct iov_iter *from)
 
 	if (kvmfr_dev_gone(kdev))
 		return -ENODEV;
+	/* As a block device. Many programs try again for ever after a 0. */
+	if (iov_iter_count(from) && iocb->ki_pos >= kdev->size)
+		return -ENOSPC;
 	return kvmfr_copy(kdev, &iocb->ki_pos, from, true);
 }
 

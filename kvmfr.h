@@ -20,9 +20,8 @@
  *          EINVAL: outside the device. ENODEV: unplugged.
  *
  * read(), write(), pread(), readv(), sendfile(), splice() and so on: any offset
- *          and length, as on a block of memory. Short at the end; 0 at the end
- *          and past it, also from write(), which buffered output of the C
- *          library takes for "try again".
+ *          and length, as on a block of memory. Short at the end; at the end
+ *          and past it read() answers 0 and write() ENOSPC.
  *          EBADF: not opened for it. EFAULT: bad buffer, nothing copied.
  *          EIO: a page with a memory error. EOPNOTSUPP: the kernel has no
  *          mapping of this IVSHMEM device (encrypted guests). ENODEV: unplugged.

@@ -89,6 +89,7 @@ struct device {
 	char address[32];		/* PCI address, "" for a static device */
 	uint32_t pages;
 	bool dmabuf;			/* DMA-BUFs can be made of it */
+	bool pins;			/* any mapping of it can be pinned */
 };
 
 /* What all processes share */
@@ -982,6 +983,8 @@ static void op_copy(struct worker *w)
 		expect(w, E(EFAULT), err);
 	else if (!pipe && !devices[page->dev].dmabuf)
 		expect(w, E(EFAULT), err);	/* no struct pages to get */
+	else if (!pipe && !devices[page->dev].pins)
+		expect(w, OK | E(EFAULT), err);	/* only where huge pages fit */
 	else
 		expect(w, life == ALIVE ? OK : life == DEAD ? E(EFAULT) : OK | E(EFAULT), err);
 	if (!err && readable)
@@ -1012,7 +1015,7 @@ static void op_pin(struct worker *w)
 		want = E(EOPNOTSUPP) | E(EFAULT);
 	else if (!(page->prot & PROT_WRITE) || !devices[page->dev].dmabuf)
 		want = E(EFAULT);
-	else if (life_of(page->dev, page->gen, before) != ALIVE)
+	else if (!devices[page->dev].pins || life_of(page->dev, page->gen, before) != ALIVE)
 		want = OK | E(EFAULT);
 	expect(w, want, err);
 	look(w, at, 0, false);
@@ -1610,6 +1613,7 @@ static void find_devices(void)
 		dev->pages = size / PAGE;
 		buffer = ioctl(fd, KVMFR_DMABUF_CREATE, &create);
 		dev->dmabuf = buffer >= 0;
+		dev->pins = dev->dmabuf && !dev->address[0];
 		if (buffer >= 0)
 			close(buffer);
 		if (size > 0 && dev->pages <= MAX_PAGES) {

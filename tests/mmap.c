@@ -497,9 +497,13 @@ TEST_PAGED(pss_of_a_single_process_is_its_rss)
 	uint64_t before = meminfo("Mapped");
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(misalign); i++) {
-		char *p = map_at(dev.fd, 0, dev.size, RW, misalign[i]);
 		unsigned long rss, pss;
+		char *p;
 
+		/* Up to 6.1 the core counts tails one by one even of what it maps as a huge page. */
+		if (!misalign[i] && dev.slot[0] && !kernel_is(6, 2))
+			continue;
+		p = map_at(dev.fd, 0, dev.size, RW, misalign[i]);
 		stamp(p, 0, dev.size);
 		rss = smaps_kb(p, "Rss");
 		pss = smaps_kb(p, "Pss");
