@@ -6,7 +6,7 @@ KVMFR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kvmfr
 
 .DEFAULT_GOAL := module
 .PHONY: help module demo check check-kernels check-debug check-install bench \
-	clean clean-kernels
+	docs release clean clean-kernels
 
 help:
 	@sed -n 's/^# make \([a-z-]*\): *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,14 @@ check-install:
 # make bench: how fast it is, against hugetlbfs and others; draws build/bench/bench.svg
 bench:
 	tests/bench/run
+
+# make docs: the documentation as a site, build/docs/index.html (wants Sphinx)
+docs:
+	sphinx-build -q -W --keep-going -b html docs build/docs
+
+# make release: build/release, if all places say VERSION; twice, to compare
+release:
+	packaging/release $(VERSION)
 
 include packaging/install.mk
 

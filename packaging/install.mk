@@ -30,7 +30,7 @@ INSTALL_FILES	= $(foreach name,$(DIRECTORIES),$(name)='$($(name))') packaging/in
 # What packages are built from, and what DKMS needs of it.
 DKMS_FILES	= $(shell sed -n 's/^source.*$$SRCDIR[^ \t]*[ \t]*//p' packaging/files)
 SOURCE_FILES	= $(DKMS_FILES) LICENSE Makefile 99-kvmfr.rules modprobe.d modules-load.d \
-		  lib tools debian packaging docs/man README.rst CHANGELOG.rst
+		  lib tools debian packaging docs README.rst CHANGELOG.rst
 GROUPS		= source config tools library dev
 
 .PHONY: tools library install uninstall dist source deb rpm arch
