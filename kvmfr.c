@@ -24,6 +24,7 @@
 #include <linux/cdev.h>
 #include <linux/compat.h>
 #include <linux/device.h>
+#include <linux/eventfd.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
@@ -31,6 +32,7 @@
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/idr.h>
+#include <linux/interrupt.h>
 #include <linux/io.h>
 #include <linux/iommu.h>
 #include <linux/memory_hotplug.h>
@@ -54,6 +56,14 @@
 #define KVMFR_MAX_DEVS		64
 #define KVMFR_MAX_STATIC	32
 #define KVMFR_BAR		2
+#define KVMFR_BAR_REGS		0
+/* Bounds the work of an interrupt, and the kernel memory that users can have. */
+#define KVMFR_MAX_LISTENERS	256
+
+/* Registers in BAR 0, see ivshmem-spec of QEMU */
+#define KVMFR_REG_POSITION	8
+#define KVMFR_REG_DOORBELL	12
+#define KVMFR_REGS_SIZE		16
 
 /* What the core maps with one entry. An allocator without it says so quietly. */
 #define KVMFR_HUGE_ORDER	(PMD_SHIFT - PAGE_SHIFT)
@@ -106,6 +116,8 @@ struct kvmfr_kind {
  *	DMA-BUF and device_lock; nothing is taken inside of it but what writing
  *	page tables takes.
  * @gone: the memory must not be used any more
+ * @openers: how many open files and DMA-BUFs there are. Grows from 0 only while
+ *	@lock is held for reading and @gone is not set.
  * @users: how many importers and vmap() have it mapped, and how many read()
  *	and write() calls are copying it
  * @told: bit 0: the log has said that a mapping can't have huge pages
@@ -117,7 +129,10 @@ struct kvmfr_kind {
  *	many are one folio
  * @idle_refs: IVSHMEM with struct pages: reference count of an unused folio
  *
- * All but @gone, @users and @told is constant once the device is registered.
+ * @bell: IVSHMEM with MSI-X: its interrupts, else NULL
+ *
+ * All but @gone, @openers, @users and @told is constant once the device is
+ * registered.
  */
 struct kvmfr_dev {
 	struct device dev;
@@ -129,6 +144,7 @@ struct kvmfr_dev {
 
 	struct rw_semaphore lock;
 	bool gone;
+	atomic_t openers;
 	atomic_t users;
 	unsigned long told;
 
@@ -137,6 +153,51 @@ struct kvmfr_dev {
 	void *cached;
 	struct dev_pagemap pgmap;
 	int idle_refs;
+	struct kvmfr_doorbell *bell;
+};
+
+/**
+ * struct kvmfr_vector - what happens when a peer rings one of our vectors
+ * @bell: whose vector it is
+ * @eventfds: every struct kvmfr_listener of it
+ */
+struct kvmfr_vector {
+	struct kvmfr_doorbell *bell;
+	struct list_head eventfds;
+};
+
+/**
+ * struct kvmfr_doorbell - the interrupts of an IVSHMEM device with MSI-X
+ * @pdev: the PCI device
+ * @regs: BAR 0; may be accessed while kvmfr_dev.lock is held and the device is
+ *	not gone
+ * @lock: protects @nr_listeners and the lists of @vectors; taken in hard
+ *	interrupt context
+ * @nr_listeners: of all vectors, at most KVMFR_MAX_LISTENERS
+ * @nr_vectors: how many vectors interrupt us
+ * @vectors: those
+ */
+struct kvmfr_doorbell {
+	struct pci_dev *pdev;
+	void __iomem *regs;
+	spinlock_t lock;
+	unsigned int nr_listeners;
+	unsigned int nr_vectors;
+	struct kvmfr_vector vectors[];
+};
+
+/* What the doorbell's ioctls take */
+union kvmfr_doorbell_arg {
+	struct kvmfr_doorbell_info info;
+	struct kvmfr_doorbell_ring ring;
+	struct kvmfr_doorbell_eventfd eventfd;
+};
+
+/* An eventfd on a vector, and the open file that it came through */
+struct kvmfr_listener {
+	struct list_head node;
+	struct eventfd_ctx *ctx;
+	struct file *file;
 };
 
 /**
@@ -172,14 +233,6 @@ struct kvmfr_mapping {
 static dev_t kvmfr_devt;
 static DEFINE_IDA(kvmfr_minors);
 static struct vfsmount *kvmfr_mnt;
-static struct kvmfr_dev *kvmfr_static[KVMFR_MAX_STATIC];
-static unsigned int kvmfr_nr_static;
-
-static char *static_size_mb;
-module_param(static_size_mb, charp, 0444);
-MODULE_PARM_DESC(static_size_mb,
-		 "Sizes in MiB of the static devices, separated by commas");
-
 /* ------------------------------ the memory ------------------------------ */
 
 static unsigned long kvmfr_dev_nr_pages(struct kvmfr_dev *kdev)
@@ -483,6 +536,255 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 	return 0;
 }
 
+/* ------------------------------ doorbells ------------------------------- */
+
+static irqreturn_t kvmfr_doorbell_interrupt(int irq, void *data)
+{
+	struct kvmfr_vector *vector = data;
+	struct kvmfr_listener *listener;
+
+	spin_lock(&vector->bell->lock);
+	list_for_each_entry(listener, &vector->eventfds, node)
+		eventfd_signal(listener->ctx);
+	spin_unlock(&vector->bell->lock);
+	return IRQ_HANDLED;
+}
+
+/*
+ * Takes away the eventfds of vectors @first to @last that came through @file, or
+ * all if it is NULL. Those are signalled first.
+ */
+static void kvmfr_doorbell_drop(struct kvmfr_doorbell *bell, struct file *file,
+				unsigned int first, unsigned int last)
+{
+	struct kvmfr_listener *listener, *next;
+	LIST_HEAD(dropped);
+	unsigned int i;
+
+	spin_lock_irq(&bell->lock);
+	for (i = first; i <= last; i++)
+		list_for_each_entry_safe(listener, next,
+					 &bell->vectors[i].eventfds, node)
+			if (!file || listener->file == file) {
+				list_move(&listener->node, &dropped);
+				bell->nr_listeners--;
+			}
+	spin_unlock_irq(&bell->lock);
+
+	list_for_each_entry_safe(listener, next, &dropped, node) {
+		if (!file)
+			eventfd_signal(listener->ctx);
+		eventfd_ctx_put(listener->ctx);
+		kfree(listener);
+	}
+}
+
+static int kvmfr_doorbell_listen(struct kvmfr_doorbell *bell, struct file *file,
+				 const struct kvmfr_doorbell_eventfd *arg)
+{
+	struct kvmfr_listener *listener;
+	int ret = 0;
+
+	if (arg->vector >= bell->nr_vectors)
+		return -EINVAL;
+	if (arg->fd == -1) {
+		kvmfr_doorbell_drop(bell, file, arg->vector, arg->vector);
+		return 0;
+	}
+
+	listener = kzalloc_obj(*listener);
+	if (!listener)
+		return -ENOMEM;
+	listener->file = file;
+	listener->ctx = eventfd_ctx_fdget(arg->fd);
+	if (IS_ERR(listener->ctx)) {
+		ret = PTR_ERR(listener->ctx);
+		goto err_free;
+	}
+
+	spin_lock_irq(&bell->lock);
+	if (bell->nr_listeners == KVMFR_MAX_LISTENERS) {
+		ret = -ENOSPC;
+	} else {
+		bell->nr_listeners++;
+		list_add_tail(&listener->node,
+			      &bell->vectors[arg->vector].eventfds);
+	}
+	spin_unlock_irq(&bell->lock);
+	if (!ret)
+		return 0;
+
+	eventfd_ctx_put(listener->ctx);
+err_free:
+	kfree(listener);
+	return ret;
+}
+
+static int kvmfr_doorbell_ring(struct kvmfr_doorbell *bell,
+			       const struct kvmfr_doorbell_ring *ring)
+{
+	if (ring->peer > U16_MAX || ring->vector > U16_MAX)
+		return -EINVAL;
+	/* What the peer is told to look at is in memory before it is told. */
+	wmb();
+	writel(ring->peer << 16 | ring->vector, bell->regs + KVMFR_REG_DOORBELL);
+	return 0;
+}
+
+static u32 kvmfr_doorbell_id(struct kvmfr_doorbell *bell)
+{
+	return readl(bell->regs + KVMFR_REG_POSITION);
+}
+
+/* Called with kvmfr_dev.lock held, so the device stays for as long. */
+static int kvmfr_doorbell_locked(struct file *file, unsigned int cmd,
+				 union kvmfr_doorbell_arg *arg)
+{
+	struct kvmfr_dev *kdev = file->private_data;
+
+	if (kdev->gone)
+		return -ENODEV;
+	if (!kdev->bell)
+		return -EOPNOTSUPP;
+
+	switch (cmd) {
+	case KVMFR_DOORBELL_INFO:
+		arg->info.id = kvmfr_doorbell_id(kdev->bell);
+		arg->info.vectors = kdev->bell->nr_vectors;
+		return 0;
+	case KVMFR_DOORBELL_RING:
+		if (!(file->f_mode & FMODE_WRITE))
+			return -EACCES;
+		return kvmfr_doorbell_ring(kdev->bell, &arg->ring);
+	default:
+		return kvmfr_doorbell_listen(kdev->bell, file, &arg->eventfd);
+	}
+}
+
+static int kvmfr_doorbell_ioctl(struct file *file, unsigned int cmd,
+				void __user *user)
+{
+	struct kvmfr_dev *kdev = file->private_data;
+	union kvmfr_doorbell_arg arg = { };
+	int ret;
+
+	if (_IOC_DIR(cmd) & _IOC_WRITE &&
+	    copy_from_user(&arg, user, _IOC_SIZE(cmd)))
+		return -EFAULT;
+
+	down_read(&kdev->lock);
+	ret = kvmfr_doorbell_locked(file, cmd, &arg);
+	up_read(&kdev->lock);
+
+	if (!ret && _IOC_DIR(cmd) & _IOC_READ &&
+	    copy_to_user(user, &arg, _IOC_SIZE(cmd)))
+		return -EFAULT;
+	return ret;
+}
+
+static void kvmfr_doorbell_free_irqs(struct kvmfr_doorbell *bell, unsigned int n)
+{
+	while (n--)
+		pci_free_irq(bell->pdev, n, &bell->vectors[n]);
+	pci_free_irq_vectors(bell->pdev);
+}
+
+/* No interrupt comes any more, and whoever waits for one is woken up. */
+static void kvmfr_doorbell_silence(struct kvmfr_doorbell *bell)
+{
+	if (!bell)
+		return;
+	kvmfr_doorbell_free_irqs(bell, bell->nr_vectors);
+	kvmfr_doorbell_drop(bell, NULL, 0, bell->nr_vectors - 1);
+	pci_clear_master(bell->pdev);
+	pci_iounmap(bell->pdev, bell->regs);
+	pci_release_region(bell->pdev, KVMFR_BAR_REGS);
+}
+
+static int kvmfr_doorbell_request_irqs(struct kvmfr_doorbell *bell)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < bell->nr_vectors; i++) {
+		bell->vectors[i].bell = bell;
+		INIT_LIST_HEAD(&bell->vectors[i].eventfds);
+		ret = pci_request_irq(bell->pdev, i, kvmfr_doorbell_interrupt,
+				      NULL, &bell->vectors[i], "kvmfr:%s-%u",
+				      pci_name(bell->pdev), i);
+		if (ret) {
+			kvmfr_doorbell_free_irqs(bell, i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+static struct kvmfr_doorbell *kvmfr_doorbell_create(struct pci_dev *pdev)
+{
+	struct kvmfr_doorbell *bell;
+	int n, ret;
+
+	if (pci_resource_len(pdev, KVMFR_BAR_REGS) < KVMFR_REGS_SIZE)
+		return ERR_PTR(-ENXIO);
+	ret = pci_request_region(pdev, KVMFR_BAR_REGS, KBUILD_MODNAME);
+	if (ret)
+		return ERR_PTR(ret);
+
+	pci_set_master(pdev);
+	n = pci_alloc_irq_vectors(pdev, 1, pci_msix_vec_count(pdev), PCI_IRQ_MSIX);
+	if (n < 0) {
+		ret = n;
+		goto err_release;
+	}
+
+	ret = -ENOMEM;
+	bell = kzalloc(struct_size(bell, vectors, n), GFP_KERNEL);
+	if (!bell)
+		goto err_free_vectors;
+	bell->pdev = pdev;
+	bell->nr_vectors = n;
+	spin_lock_init(&bell->lock);
+	bell->regs = pci_iomap(pdev, KVMFR_BAR_REGS, KVMFR_REGS_SIZE);
+	if (!bell->regs)
+		goto err_free_bell;
+
+	ret = kvmfr_doorbell_request_irqs(bell);
+	if (!ret)
+		return bell;
+
+	pci_iounmap(pdev, bell->regs);
+	kfree(bell);
+	goto err_release;	/* the vectors are freed already */
+
+err_free_bell:
+	kfree(bell);
+err_free_vectors:
+	pci_free_irq_vectors(pdev);
+err_release:
+	pci_clear_master(pdev);
+	pci_release_region(pdev, KVMFR_BAR_REGS);
+	return ERR_PTR(ret);
+}
+
+/*
+ * MSI-X is all that tells an ivshmem-doorbell from an ivshmem-plain. Without
+ * interrupts it still is memory.
+ */
+static void kvmfr_doorbell_probe(struct kvmfr_dev *kdev, struct pci_dev *pdev)
+{
+	struct kvmfr_doorbell *bell;
+
+	if (!pdev->msix_cap)
+		return;
+	bell = kvmfr_doorbell_create(pdev);
+	if (IS_ERR(bell))
+		pci_info(pdev, "no doorbell: its MSI-X interrupts can't be had (%ld); the memory works\n",
+			 PTR_ERR(bell));
+	else
+		kdev->bell = bell;
+}
+
 /* ---------------------------- who may use it ---------------------------- */
 
 static bool kvmfr_dev_gone(struct kvmfr_dev *kdev)
@@ -534,6 +836,7 @@ static bool kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 	down_write(&kdev->lock);
 	WRITE_ONCE(kdev->gone, true);
 	up_write(&kdev->lock);
+	kvmfr_doorbell_silence(kdev->bell);
 
 	for (;;) {
 		unmap_mapping_range(kdev->inode->i_mapping, 0, 0, 1);
@@ -1068,6 +1371,7 @@ static void kvmfr_dmabuf_release(struct dma_buf *dmabuf)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 
+	atomic_dec(&buf->kdev->openers);
 	put_device(&buf->kdev->dev);
 	mutex_destroy(&buf->lock);
 	kfree(buf);
@@ -1114,6 +1418,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 		return -ENOMEM;
 	buf->kdev = kdev;
 	get_device(&kdev->dev);
+	atomic_inc(&kdev->openers);
 	buf->first = offset >> PAGE_SHIFT;
 	buf->nr_pages = size >> PAGE_SHIFT;
 	mutex_init(&buf->lock);
@@ -1126,6 +1431,7 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	info.exp_name = dev_name(&kdev->dev);	/* for fdinfo: whose it is */
 	dmabuf = dma_buf_export(&info);
 	if (IS_ERR(dmabuf)) {
+		atomic_dec(&kdev->openers);
 		put_device(&kdev->dev);
 		kfree(buf);
 		return PTR_ERR(dmabuf);
@@ -1152,11 +1458,28 @@ static int kvmfr_open(struct inode *inode, struct file *file)
 {
 	struct kvmfr_dev *kdev = container_of(inode->i_cdev, struct kvmfr_dev,
 					      cdev);
+	int ret = -ENODEV;
 
-	if (kvmfr_dev_gone(kdev))
-		return -ENODEV;
+	down_read(&kdev->lock);
+	if (!kdev->gone) {
+		atomic_inc(&kdev->openers);
+		ret = 0;
+	}
+	up_read(&kdev->lock);
+
 	file->private_data = kdev;
 	file->f_mapping = kdev->inode->i_mapping;
+	return ret;
+}
+
+static int kvmfr_release(struct inode *inode, struct file *file)
+{
+	struct kvmfr_dev *kdev = file->private_data;
+
+	if (kdev->bell)
+		kvmfr_doorbell_drop(kdev->bell, file, 0,
+				    kdev->bell->nr_vectors - 1);
+	atomic_dec(&kdev->openers);
 	return 0;
 }
 
@@ -1271,6 +1594,11 @@ static long kvmfr_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 			return -EFAULT;
 		return kvmfr_dmabuf_create(file, create.flags, create.offset,
 					   create.size);
+	case KVMFR_DOORBELL_INFO:
+	case KVMFR_DOORBELL_RING:
+	case KVMFR_DOORBELL_EVENTFD:
+		return kvmfr_doorbell_ioctl(file, cmd, (void __user *)arg);
+
 	default:
 		return -ENOTTY;
 	}
@@ -1307,6 +1635,7 @@ static long kvmfr_compat_ioctl(struct file *file, unsigned int cmd,
 static const struct file_operations kvmfr_fops = {
 	.owner = THIS_MODULE,
 	.open = kvmfr_open,
+	.release = kvmfr_release,
 	.llseek = kvmfr_llseek,
 	.read_iter = kvmfr_read_iter,
 	.write_iter = kvmfr_write_iter,
@@ -1349,13 +1678,65 @@ static ssize_t type_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(type);
 
+/* Of the first page, for static memory: the allocator may have mixed nodes. */
+static ssize_t node_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct kvmfr_dev *kdev = to_kvmfr_dev(dev);
+	int node = dev->parent ? dev_to_node(dev->parent) :
+		   page_to_nid(pfn_to_page(kvmfr_dev_run(kdev, 0, 1).pfn));
+
+	return sysfs_emit(buf, "%d\n", node);
+}
+static DEVICE_ATTR_RO(node);
+
+static ssize_t peer_id_show(struct device *dev, struct device_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%u\n",
+			  kvmfr_doorbell_id(to_kvmfr_dev(dev)->bell));
+}
+static DEVICE_ATTR_RO(peer_id);
+
+static ssize_t vectors_show(struct device *dev, struct device_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%u\n", to_kvmfr_dev(dev)->bell->nr_vectors);
+}
+static DEVICE_ATTR_RO(vectors);
+
 static struct attribute *kvmfr_attrs[] = {
 	&dev_attr_size.attr,
 	&dev_attr_huge_bytes.attr,
 	&dev_attr_type.attr,
+	&dev_attr_node.attr,
 	NULL,
 };
-ATTRIBUTE_GROUPS(kvmfr);
+
+static const struct attribute_group kvmfr_group = { .attrs = kvmfr_attrs };
+
+static struct attribute *kvmfr_doorbell_attrs[] = {
+	&dev_attr_peer_id.attr,
+	&dev_attr_vectors.attr,
+	NULL,
+};
+
+static umode_t kvmfr_doorbell_is_visible(struct kobject *kobj,
+					 struct attribute *attr, int n)
+{
+	return to_kvmfr_dev(kobj_to_dev(kobj))->bell ? attr->mode : 0;
+}
+
+static const struct attribute_group kvmfr_doorbell_group = {
+	.attrs = kvmfr_doorbell_attrs,
+	.is_visible = kvmfr_doorbell_is_visible,
+};
+
+static const struct attribute_group *kvmfr_groups[] = {
+	&kvmfr_group,
+	&kvmfr_doorbell_group,
+	NULL,
+};
 
 static struct class kvmfr_class = {
 	.name = "kvmfr",
@@ -1367,6 +1748,7 @@ static void kvmfr_dev_release(struct device *dev)
 	struct kvmfr_dev *kdev = to_kvmfr_dev(dev);
 
 	iput(kdev->inode);
+	kfree(kdev->bell);
 	kfree(kdev);
 }
 
@@ -1398,13 +1780,15 @@ static struct kvmfr_dev *kvmfr_dev_alloc(struct device *parent, u64 size)
 	return kdev;
 }
 
-/* After this user space may be inside, so it comes last. */
-static int kvmfr_dev_register(struct kvmfr_dev *kdev, unsigned int first_minor)
+/*
+ * After this user space may be inside, so it comes last. Even when it fails
+ * somebody may have opened the device: the caller revokes it.
+ */
+static int kvmfr_dev_register(struct kvmfr_dev *kdev)
 {
 	int minor, ret;
 
-	minor = ida_alloc_range(&kvmfr_minors, first_minor, KVMFR_MAX_DEVS - 1,
-				GFP_KERNEL);
+	minor = ida_alloc_max(&kvmfr_minors, KVMFR_MAX_DEVS - 1, GFP_KERNEL);
 	if (minor < 0)
 		return minor;
 
@@ -1417,12 +1801,9 @@ static int kvmfr_dev_register(struct kvmfr_dev *kdev, unsigned int first_minor)
 	kdev->cdev.owner = THIS_MODULE;
 	ret = cdev_device_add(&kdev->cdev, &kdev->dev);
 	if (ret)
-		goto err_revoke;
+		goto err_free_minor;
 	return 0;
 
-err_revoke:
-	/* It has failed, and yet somebody may have opened it in the meantime. */
-	kvmfr_dev_revoke(kdev);
 err_free_minor:
 	ida_free(&kvmfr_minors, minor);
 	return ret;
@@ -1448,14 +1829,122 @@ static bool kvmfr_dev_unregister(struct kvmfr_dev *kdev)
 
 /* --------------------------- static devices ----------------------------- */
 
-static int kvmfr_static_create(unsigned long mb)
+enum kvmfr_static_phase {
+	KVMFR_LOADING,		/* the parameter is for kvmfr_init() to read */
+	KVMFR_LIVE,		/* it makes and removes devices */
+	KVMFR_LEAVING,		/* nothing may be made any more */
+};
+
+/* The devices in the order of the parameter. The lock protects all of this. */
+static DEFINE_MUTEX(kvmfr_static_lock);
+static enum kvmfr_static_phase kvmfr_static_phase;
+static char *kvmfr_static_param;
+static struct kvmfr_dev *kvmfr_static[KVMFR_MAX_STATIC];
+static unsigned int kvmfr_nr_static;
+
+/*
+ * What there shall be: @kdev[i] has @mb[i] MiB. It is one of the devices that
+ * there are already, which stays, where @kept[i] is set.
+ */
+struct kvmfr_plan {
+	int n;
+	unsigned long mb[KVMFR_MAX_STATIC];
+	struct kvmfr_dev *kdev[KVMFR_MAX_STATIC];
+	bool kept[KVMFR_MAX_STATIC];
+};
+
+/* One size of the list; 0 or an error, with a line that says what is wrong. */
+static int kvmfr_static_parse_one(const char *value, unsigned long *mb)
+{
+	unsigned long all = totalram_pages() >> (20 - PAGE_SHIFT);
+	int ret = kstrtoul(value, 0, mb);
+
+	if (ret == -ERANGE) {
+		pr_err("static_size_mb: no memory for \"%s\" MiB; the machine has %lu MiB\n",
+		       value, all);
+		return -ENOMEM;
+	}
+	if (ret || !*mb) {
+		pr_err("static_size_mb: \"%s\" is not a size; expected whole MiB from 1 to %lu, several separated by commas\n",
+		       value, all);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int kvmfr_static_parse(struct kvmfr_plan *plan, char *list)
+{
+	char *value;
+	int ret;
+
+	while ((value = strsep(&list, ","))) {
+		if (plan->n == KVMFR_MAX_STATIC) {
+			pr_err("static_size_mb: more than %d sizes; at most %d devices are possible\n",
+			       KVMFR_MAX_STATIC, KVMFR_MAX_STATIC);
+			return -EINVAL;
+		}
+		ret = kvmfr_static_parse_one(value, &plan->mb[plan->n]);
+		if (ret)
+			return ret;
+		plan->n++;
+	}
+	return 0;
+}
+
+/*
+ * Finds the devices that stay: as many as have a size of the list, in the list's
+ * order, and those that are in use before all others. @best[i][j] is the most
+ * that devices from i on can be worth for sizes from j on.
+ */
+static void kvmfr_static_match(struct kvmfr_plan *plan)
+{
+	static u16 best[KVMFR_MAX_STATIC + 1][KVMFR_MAX_STATIC + 1];
+	static u16 worth[KVMFR_MAX_STATIC];
+	int i, j;
+
+	memset(best, 0, sizeof(best));
+	for (i = kvmfr_nr_static - 1; i >= 0; i--) {
+		worth[i] = atomic_read(&kvmfr_static[i]->openers) ?
+			   KVMFR_MAX_STATIC + 1 : 1;
+		for (j = plan->n - 1; j >= 0; j--) {
+			best[i][j] = max(best[i + 1][j], best[i][j + 1]);
+			if (kvmfr_static[i]->size >> 20 == plan->mb[j])
+				best[i][j] = max_t(u16, best[i][j], worth[i] +
+						   best[i + 1][j + 1]);
+		}
+	}
+
+	for (i = 0, j = 0; i < kvmfr_nr_static && j < plan->n;) {
+		if (kvmfr_static[i]->size >> 20 == plan->mb[j] &&
+		    best[i][j] == worth[i] + best[i + 1][j + 1]) {
+			plan->kdev[j] = kvmfr_static[i++];
+			plan->kept[j++] = true;
+		} else if (best[i][j] == best[i + 1][j]) {
+			i++;
+		} else {
+			j++;
+		}
+	}
+}
+
+static bool kvmfr_static_stays(struct kvmfr_plan *plan, struct kvmfr_dev *kdev)
+{
+	int j;
+
+	for (j = 0; j < plan->n; j++)
+		if (plan->kept[j] && plan->kdev[j] == kdev)
+			return true;
+	return false;
+}
+
+static struct kvmfr_dev *kvmfr_static_create(unsigned long mb)
 {
 	struct kvmfr_dev *kdev;
 	int ret;
 
 	kdev = kvmfr_dev_alloc(NULL, (u64)mb * SZ_1M);
 	if (IS_ERR(kdev))
-		return PTR_ERR(kdev);
+		return kdev;
 
 	ret = kvmfr_static_alloc(kdev);
 	if (ret) {
@@ -1463,105 +1952,215 @@ static int kvmfr_static_create(unsigned long mb)
 			pr_err("static_size_mb: no memory for a device of %lu MiB; free some or ask for less\n",
 			       mb);
 		kvmfr_dev_free(kdev);
-		return ret;
+		return ERR_PTR(ret);
+	}
+	return kdev;
+}
+
+/* Frees what kvmfr_static_create_new() has made from @from on. */
+static void kvmfr_static_free_new(struct kvmfr_plan *plan, int from)
+{
+	int j;
+
+	for (j = from; j < plan->n; j++)
+		if (!plan->kept[j] && plan->kdev[j])
+			kvmfr_dev_free(plan->kdev[j]);
+}
+
+/* All sizes are looked at before memory is taken for one. */
+static int kvmfr_static_create_new(struct kvmfr_plan *plan)
+{
+	unsigned long left = si_mem_available() >> (20 - PAGE_SHIFT);
+	struct kvmfr_dev *kdev;
+	int j;
+
+	for (j = 0; j < plan->n; j++) {
+		if (plan->kept[j])
+			continue;
+		if (plan->mb[j] > left) {
+			pr_err("static_size_mb: no memory for \"%lu\" MiB; %lu MiB are available for it\n",
+			       plan->mb[j], left);
+			return -ENOMEM;
+		}
+		left -= plan->mb[j];
 	}
 
-	kvmfr_static[kvmfr_nr_static++] = kdev;
+	for (j = 0; j < plan->n; j++) {
+		if (plan->kept[j])
+			continue;
+		kdev = kvmfr_static_create(plan->mb[j]);
+		if (IS_ERR(kdev)) {
+			kvmfr_static_free_new(plan, 0);
+			return PTR_ERR(kdev);
+		}
+		plan->kdev[j] = kdev;
+	}
 	return 0;
 }
 
-/* From here on nobody has seen the devices: frees what is not registered. */
-static void kvmfr_static_free_from(unsigned int first)
+/* Keeps users out of a device, unless there is one already. */
+static bool kvmfr_static_close(struct kvmfr_dev *kdev)
 {
-	while (kvmfr_nr_static > first)
-		kvmfr_dev_free(kvmfr_static[--kvmfr_nr_static]);
+	down_write(&kdev->lock);
+	WRITE_ONCE(kdev->gone, !atomic_read(&kdev->openers));
+	up_write(&kdev->lock);
+	return kdev->gone;
 }
 
-static void kvmfr_static_unregister_all(void)
+static void kvmfr_static_reopen(struct kvmfr_dev *kdev)
 {
-	while (kvmfr_nr_static)
-		kvmfr_dev_unregister(kvmfr_static[--kvmfr_nr_static]);
+	down_write(&kdev->lock);
+	WRITE_ONCE(kdev->gone, false);
+	up_write(&kdev->lock);
 }
 
-static int kvmfr_static_register_all(void)
+/* All devices that don't stay, or none. */
+static int kvmfr_static_close_old(struct kvmfr_plan *plan)
+{
+	unsigned int i;
+
+	for (i = 0; i < kvmfr_nr_static; i++) {
+		if (kvmfr_static_stays(plan, kvmfr_static[i]) ||
+		    kvmfr_static_close(kvmfr_static[i]))
+			continue;
+		dev_err(&kvmfr_static[i]->dev,
+			"static_size_mb: it is open, mapped or a DMA-BUF, so it can't be removed; nothing was changed\n");
+		while (i--)
+			if (!kvmfr_static_stays(plan, kvmfr_static[i]))
+				kvmfr_static_reopen(kvmfr_static[i]);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+/* What can't be registered is missing then; the numbers are the lowest free. */
+static int kvmfr_static_replace(struct kvmfr_plan *plan)
 {
 	struct kvmfr_dev *kdev;
 	unsigned int i;
+	int j, ret = 0;
+
+	for (i = 0; i < kvmfr_nr_static; i++)
+		if (!kvmfr_static_stays(plan, kvmfr_static[i]))
+			kvmfr_dev_unregister(kvmfr_static[i]);
+
+	kvmfr_nr_static = 0;
+	for (j = 0; j < plan->n; j++) {
+		kdev = plan->kdev[j];
+		if (!plan->kept[j]) {
+			if (!ret)
+				ret = kvmfr_dev_register(kdev);
+			if (ret) {
+				kvmfr_dev_revoke(kdev);
+				kvmfr_dev_free(kdev);
+				continue;
+			}
+			dev_info(&kdev->dev, "%llu MiB, %llu MiB of it in huge pages\n",
+				 kdev->size / SZ_1M, kdev->huge_size / SZ_1M);
+		}
+		kvmfr_static[kvmfr_nr_static++] = kdev;
+	}
+	if (ret)
+		pr_err("the devices could not be registered: %d\n", ret);
+	return ret;
+}
+
+/* Makes the devices what @list says: all of it, or nothing is changed. */
+static int kvmfr_static_set(char *list)
+{
+	struct kvmfr_plan *plan;
 	int ret;
 
-	for (i = 0; i < kvmfr_nr_static; i++) {
-		kdev = kvmfr_static[i];
-		ret = kvmfr_dev_register(kdev, i);
-		if (ret) {
-			kvmfr_static_free_from(i);
-			return ret;
-		}
-		dev_info(&kdev->dev, "%llu MiB, %llu MiB of it in huge pages\n",
-			 kdev->size / SZ_1M, kdev->huge_size / SZ_1M);
-	}
-	return 0;
-}
-
-/* Turns static_size_mb into @mb[]; returns how many there are, or an error. */
-static int kvmfr_static_parse(unsigned long *mb)
-{
-	unsigned long left = si_mem_available() >> (20 - PAGE_SHIFT);
-	char *list, *next, *value;
-	int n = 0, ret = 0;
-
-	if (!static_size_mb)
-		return 0;
-
-	list = kstrdup(static_size_mb, GFP_KERNEL);
-	if (!list)
+	plan = kzalloc_obj(*plan);
+	if (!plan)
 		return -ENOMEM;
 
-	next = list;
-	while ((value = strsep(&next, ","))) {
-		if (n == KVMFR_MAX_STATIC) {
-			pr_err("static_size_mb: more than %d sizes; at most %d devices are possible\n",
-			       KVMFR_MAX_STATIC, KVMFR_MAX_STATIC);
-			ret = -EINVAL;
-			break;
-		}
-
-		ret = kstrtoul(value, 0, &mb[n]);
-		if (ret == -ERANGE || (!ret && mb[n] > left)) {
-			pr_err("static_size_mb: no memory for \"%s\" MiB; %lu MiB are available for it\n",
-			       value, left);
-			ret = -ENOMEM;
-			break;
-		}
-		if (ret || !mb[n]) {
-			pr_err("static_size_mb: \"%s\" is not a size; expected whole MiB from 1 to %lu, several separated by commas\n",
-			       value, left);
-			ret = -EINVAL;
-			break;
-		}
-		left -= mb[n++];
-	}
-
-	kfree(list);
-	return ret ?: n;
+	ret = kvmfr_static_parse(plan, list);
+	if (ret)
+		goto out;
+	kvmfr_static_match(plan);
+	ret = kvmfr_static_create_new(plan);
+	if (ret)
+		goto out;
+	ret = kvmfr_static_close_old(plan);
+	if (ret)
+		kvmfr_static_free_new(plan, 0);
+	else
+		ret = kvmfr_static_replace(plan);
+out:
+	kfree(plan);
+	return ret;
 }
 
-static int kvmfr_static_create_all(void)
+/*
+ * A line with nothing in it removes all devices. On the module's command line
+ * it is a mistake.
+ */
+static int kvmfr_static_param_set(const char *value,
+				  const struct kernel_param *param)
 {
-	unsigned long mb[KVMFR_MAX_STATIC];
-	int i, n, ret;
+	char *list = kstrdup(value, GFP_KERNEL);
+	int ret = -ENODEV;
 
-	n = kvmfr_static_parse(mb);
-	if (n < 0)
-		return n;
+	if (!list)
+		return -ENOMEM;
+	list[strcspn(list, "\n")] = '\0';
 
-	for (i = 0; i < n; i++) {
-		ret = kvmfr_static_create(mb[i]);
-		if (ret) {
-			kvmfr_static_free_from(0);
-			return ret;
-		}
+	mutex_lock(&kvmfr_static_lock);
+	if (kvmfr_static_phase == KVMFR_LOADING) {
+		swap(list, kvmfr_static_param);
+		ret = 0;
+	} else if (kvmfr_static_phase == KVMFR_LIVE) {
+		ret = kvmfr_static_set(*list ? list : NULL);
 	}
-	return 0;
+	mutex_unlock(&kvmfr_static_lock);
+	kfree(list);
+	return ret;
+}
+
+static int kvmfr_static_param_get(char *buf, const struct kernel_param *param)
+{
+	unsigned int i;
+	int n = 0;
+
+	mutex_lock(&kvmfr_static_lock);
+	for (i = 0; i < kvmfr_nr_static; i++)
+		n += sysfs_emit_at(buf, n, "%s%llu", i ? "," : "",
+				   kvmfr_static[i]->size / SZ_1M);
+	mutex_unlock(&kvmfr_static_lock);
+	return n + sysfs_emit_at(buf, n, "\n");
+}
+
+static const struct kernel_param_ops kvmfr_static_param_ops = {
+	.set = kvmfr_static_param_set,
+	.get = kvmfr_static_param_get,
+};
+
+module_param_cb(static_size_mb, &kvmfr_static_param_ops, NULL, 0644);
+__MODULE_PARM_TYPE(static_size_mb, "charp");
+MODULE_PARM_DESC(static_size_mb,
+		 "Sizes in MiB of the static devices, separated by commas");
+
+static int __init kvmfr_static_begin(void)
+{
+	int ret;
+
+	mutex_lock(&kvmfr_static_lock);
+	ret = kvmfr_static_set(kvmfr_static_param);
+	kvmfr_static_phase = ret ? KVMFR_LEAVING : KVMFR_LIVE;
+	kfree(kvmfr_static_param);
+	kvmfr_static_param = NULL;
+	mutex_unlock(&kvmfr_static_lock);
+	return ret;
+}
+
+static void kvmfr_static_end(void)
+{
+	mutex_lock(&kvmfr_static_lock);
+	kvmfr_static_phase = KVMFR_LEAVING;
+	while (kvmfr_nr_static)
+		kvmfr_dev_unregister(kvmfr_static[--kvmfr_nr_static]);
+	mutex_unlock(&kvmfr_static_lock);
 }
 
 /* --------------------------- IVSHMEM devices ---------------------------- */
@@ -1598,10 +2197,11 @@ static int kvmfr_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		put_device(&kdev->dev);
 		goto err_release_region;
 	}
+	kvmfr_doorbell_probe(kdev, pdev);
 
-	/* The numbers below kvmfr_nr_static are those of the parameter. */
-	ret = kvmfr_dev_register(kdev, kvmfr_nr_static);
+	ret = kvmfr_dev_register(kdev);
 	if (ret) {
+		kvmfr_dev_revoke(kdev);
 		kvmfr_dev_free(kdev);
 		goto err_release_region;
 	}
@@ -1684,23 +2284,17 @@ static int __init kvmfr_init(void)
 	ret = class_register(&kvmfr_class);
 	if (ret)
 		goto err_mount;
-	ret = kvmfr_static_create_all();
+	ret = kvmfr_static_begin();
 	if (ret)
 		goto err_static;
-
-	ret = kvmfr_static_register_all();
-	if (ret)
-		goto err_wait;
 	ret = pci_register_driver(&kvmfr_pci_driver);
 	if (ret)
-		goto err_wait;
+		goto err_static;
 	return 0;
 
-err_wait:
-	kvmfr_static_unregister_all();
-	pr_err("the devices could not be registered: %d\n", ret);
-	kvmfr_wait_for_users();
 err_static:
+	kvmfr_static_end();
+	kvmfr_wait_for_users();
 	class_unregister(&kvmfr_class);
 err_mount:
 	kern_unmount(kvmfr_mnt);
@@ -1716,7 +2310,7 @@ static void __exit kvmfr_exit(void)
 	/* remove() may have left a device as it was; this module has to stay. */
 	while (kvmfr_going_down())
 		schedule_timeout_idle(HZ);
-	kvmfr_static_unregister_all();
+	kvmfr_static_end();
 	class_unregister(&kvmfr_class);
 	kern_unmount(kvmfr_mnt);
 	ida_destroy(&kvmfr_minors);

@@ -43,8 +43,9 @@
  * Unplug   When an IVSHMEM device goes away, every mapping, also those of
  *          DMA-BUFs, gives SIGBUS from then on, and every call on an open
  *          descriptor answers ENODEV. A device that comes back is opened anew.
- *          A static device doesn't go away: the module can't be unloaded as
- *          long as a descriptor, a mapping or a DMA-BUF is alive. Unplugging
+ *          A static device goes away when root takes its size from the module
+ *          parameter static_size_mb, or unloads the module; neither is possible
+ *          as long as a descriptor, a mapping or a DMA-BUF is alive. Unplugging
  *          waits for importers that have the memory mapped and for pinned
  *          pages, and the machine's PCI hot-plug with it: whoever may open the
  *          node can hold that up. The log says what is waited for. Reboot and
@@ -123,5 +124,77 @@ struct kvmfr_dmabuf_create {
  * ENODEV: unplugged.
  */
 #define KVMFR_DMABUF_CREATE	_IOW('u', 0x42, struct kvmfr_dmabuf_create)
+
+/*
+ * Doorbells: an IVSHMEM device with MSI-X ("ivshmem-doorbell" of QEMU) connects
+ * peers, virtual machines and programs of the host, that interrupt each other.
+ * The numbers come from 'u' 0x50-0x5f, which the kernel's ioctl list has free.
+ * The structures are the same for 32-bit callers. The registers behind it are
+ * those of QEMU's ivshmem-spec.
+ *
+ * Each of the calls answers EOPNOTSUPP on a device without doorbell (static,
+ * ivshmem-plain, or no MSI-X to be had), ENODEV when it is unplugged, and EFAULT
+ * when the argument can't be read or written. /sys/class/kvmfr/kvmfrN has
+ * "peer_id" and "vectors" where there is a doorbell.
+ */
+
+/**
+ * struct kvmfr_doorbell_info - who we are
+ * @id: the own peer id, 0 to 65535
+ * @vectors: how many vectors interrupt us, numbered from 0
+ */
+struct kvmfr_doorbell_info {
+	__u32 id;
+	__u32 vectors;
+};
+
+/* KVMFR_DOORBELL_INFO - fills a struct kvmfr_doorbell_info */
+#define KVMFR_DOORBELL_INFO	_IOR('u', 0x50, struct kvmfr_doorbell_info)
+
+/**
+ * struct kvmfr_doorbell_ring - whom to interrupt
+ * @peer: its id, 0 to 65535
+ * @vector: its vector, 0 to 65535; QEMU looks at the low 8 bits
+ */
+struct kvmfr_doorbell_ring {
+	__u32 peer;
+	__u32 vector;
+};
+
+/**
+ * KVMFR_DOORBELL_RING - interrupt a peer
+ *
+ * Takes a struct kvmfr_doorbell_ring. What was written to the memory before is
+ * there when the peer is interrupted. Succeeds also when there is no such peer
+ * or vector: a guest can't know.
+ *
+ * Errors: EINVAL: @peer or @vector is above 65535. EACCES: the descriptor is
+ * O_RDONLY.
+ */
+#define KVMFR_DOORBELL_RING	_IOW('u', 0x51, struct kvmfr_doorbell_ring)
+
+/**
+ * struct kvmfr_doorbell_eventfd - what to signal
+ * @vector: one of our vectors
+ * @fd: an eventfd, or -1
+ */
+struct kvmfr_doorbell_eventfd {
+	__u32 vector;
+	__s32 fd;
+};
+
+/**
+ * KVMFR_DOORBELL_EVENTFD - signal an eventfd at each interrupt of a vector
+ *
+ * Takes a struct kvmfr_doorbell_eventfd. A vector can have several eventfds. With
+ * -1 those of the vector that came through this descriptor are taken away; so
+ * are all of a descriptor when it is closed. The kernel keeps the eventfd, so
+ * its own descriptor may be closed. An unplug signals each of them once: a
+ * waiting program wakes up, and its next call answers ENODEV.
+ *
+ * Errors: EINVAL: no such vector of ours, or @fd is no eventfd. EBADF: @fd is not
+ * open. ENOSPC: the device has 256 eventfds. ENOMEM.
+ */
+#define KVMFR_DOORBELL_EVENTFD	_IOW('u', 0x52, struct kvmfr_doorbell_eventfd)
 
 #endif

@@ -218,6 +218,15 @@ static inline struct range kvmfr_pluggable_range(bool need_mapping)
 #endif
 /* end shim */
 
+/* shim: eventfd_signal, needed before 6.8 (November 2023)
+ *
+ * It took how often to signal as well.
+ */
+#ifndef KVMFR_HAS_EVENTFD_SIGNAL_ONE
+#define eventfd_signal(ctx)	eventfd_signal(ctx, 1)
+#endif
+/* end shim */
+
 /* What a kernel may have been configured without */
 
 #ifndef CONFIG_MODULE_UNLOAD

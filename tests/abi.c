@@ -101,7 +101,10 @@ TEST_ANY(unknown_ioctls_are_refused)
 				unsigned int number = _IOC(dir, 'u', nr, sizes[i]);
 
 				if (number == OLD_GETSIZE || number == OLD_CREATE ||
-				    number == OLD_CREATE_24)
+				    number == OLD_CREATE_24 ||
+				    number == KVMFR_DOORBELL_INFO ||
+				    number == KVMFR_DOORBELL_RING ||
+				    number == KVMFR_DOORBELL_EVENTFD)
 					continue;
 				EXPECT_ERRNO(ENOTTY, ioctl(dev.fd, number, bytes));
 			}

@@ -61,7 +61,7 @@ TEST_ANY(attributes_are_for_reading)
 		EXPECT_EQ(S_IFREG | 0444, st.st_mode);
 	}
 	ASSERT_OK(stat("/sys/module/kvmfr/parameters/static_size_mb", &st));
-	EXPECT_EQ(S_IFREG | 0444, st.st_mode);
+	EXPECT_EQ(S_IFREG | 0644, st.st_mode);
 }
 
 /* Somebody who may only read, by permission of the node, and tries to write all the same */
