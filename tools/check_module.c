@@ -419,7 +419,7 @@ static const char *remap_remedy(const struct user *user)
 	char *arguments = file_read(path("/proc/%d/cmdline", user->pid), &len);
 
 	if (!arguments || !memmem(arguments, len, "memory-backend-file", 19))
-		return "the program chose an address where none fits; kvmfr.h says which do";
+		return "no huge page fits its address; kvmfr.h tells the program's author how to choose one";
 	if (memmem(arguments, len, "guest=", 6))
 		return "its domain lacks 'align'; 'kvmfrctl doctor --fix domains' adds it, then shut the guest down and start it again";
 	return text("shut it down and start it with align=%s on its memory-backend-file, as 'kvmfrctl qemu' prints it",
