@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* doctor's questions about who may open the devices. */
+/* doctor: who may open the devices? */
 #include "doctor.h"
 #include "rule.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl clear: nothing of the last guest's screen for the next one. */
+/* kvmfrctl clear: fills a device with zeros, so that no data is left in it. */
 #include "kvmfrctl.h"
 
 #include <errno.h>

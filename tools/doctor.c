@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* In the order in which they are to be mended. */
+/* In the order in which problems have to be mended. */
 static const struct check {
 	const char *id;
 	void (*run)(struct report *r);
@@ -138,7 +138,7 @@ static void print_finding(const struct check *check,
 		       column(BOLD, 0, text("# %s", finding->command)));
 }
 
-/* Whoever called sudo is the one who wants to open the devices. */
+/* The user who called sudo, if any: that user wants to open the devices. */
 static const char *who_asks(void)
 {
 	return geteuid() || *root ? NULL : getenv("SUDO_USER");
@@ -190,11 +190,11 @@ static int run(const char *program, const char *const argv[])
 		_exit(127);
 	}
 	if (waitpid(pid, &status, 0) < 0)
-		fail("lost %s", program);
+		fail("cannot wait for %s", program);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
-/* A file as it was before the first change, and before each later one. */
+/* Copies a file before it is changed; earlier copies are kept. */
 static void keep_copy(const char *file)
 {
 	const char *copy = text("%s.before-kvmfr", file);

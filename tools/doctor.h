@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A check asks one question and reports what it found: at least one of right,
- * wrong, unseen and elsewhere.
+ * A check answers one question. It looks at the system and reports one or more
+ * findings by right(), wrong(), unseen() and elsewhere().
  */
 #ifndef KVMFR_DOCTOR_H
 #define KVMFR_DOCTOR_H
@@ -11,22 +11,22 @@
 enum verdict {
 	RIGHT,
 	WRONG,
-	UNSEEN,		/* this user may not look */
-	ELSEWHERE,	/* no question here: no libvirt, no device yet, ... */
+	UNSEEN,		/* this user is not allowed to look */
+	ELSEWHERE,	/* does not apply here: no libvirt, no device yet, ... */
 };
 
 struct finding {
 	enum verdict verdict;
 	const char *text;
-	const char *command;	/* mends it; NULL if no command can */
-	const char *file;	/* that the command edits */
-	bool anywhere;		/* it may be done below another root */
+	const char *command;	/* mends it; NULL if no command does */
+	const char *file;	/* the file that the command edits, or NULL */
+	bool anywhere;		/* the command works on another root directory */
 };
 
 /* What all checks found together. */
 struct diagnosis {
 	int count[ELSEWHERE + 1];
-	struct finding first_wrong;	/* zero if nothing is */
+	struct finding first_wrong;	/* all zero if nothing is wrong */
 };
 void diagnose(struct diagnosis *diagnosis);
 
@@ -37,31 +37,34 @@ struct report {
 	int n;
 };
 
-/* The size that modprobe uses, and who says so; NULL if nobody does. */
+/*
+ * The size that modprobe gives to the module, as it is written, and where it is
+ * written ("modprobe.d"). NULL if no size is set.
+ */
 const char *size_configured(const char **source);
 
 void right(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void unseen(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void elsewhere(struct report *r, const char *fmt, ...) PRINTF(2, 3);
-/* What is wrong; then with one of the others the command for it. */
+/* What is wrong. The command for it is added by mend() or mend_file(). */
 struct finding *wrong(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void mend(struct finding *finding, const char *fmt, ...) PRINTF(2, 3);
 void mend_file(struct finding *finding, const char *file, const char *fmt, ...)
 	PRINTF(3, 4);
 
-/* The devices as they are at this moment. */
+/* The devices, read again before each check. */
 extern struct device devices[MAX_DEVICES];
 extern int n_devices;
 
-/* --user, or who called sudo, or this process. */
+/* The user of --user, or who called sudo; NULL for this process's own. */
 extern const char *doctor_user;
 
 /*
- * The part of a command that can only be for the running system: nothing when
- * another root directory is looked at.
+ * A part of a command that is for the running system only: the empty string
+ * when --root names another directory.
  */
 const char *here(const char *command);
-/* Makes the module let go of what it has, and read its options again. */
+/* Loads the module again, so that its options are read again. */
 #define RELOAD	"modprobe -r kvmfr && modprobe kvmfr"
 
 /* check_module.c */
@@ -70,6 +73,8 @@ void check_signature(struct report *r);
 void check_node(struct report *r);
 void check_loaded(struct report *r);
 void check_devices(struct report *r);
+
+/* check_huge.c */
 void check_huge(struct report *r);
 void check_mappings(struct report *r);
 
@@ -86,6 +91,8 @@ char *qemu_conf(struct report *r);
 void check_apparmor(struct report *r);
 void check_cgroup(struct report *r);
 void check_selinux(struct report *r);
+
+/* check_domains.c */
 void check_domains(struct report *r);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl: look at, check, size, hand over and clear kvmfr's devices. */
+/* kvmfrctl: the command line. Each command has a file of its own. */
 #include "kvmfrctl.h"
 
 #include <stdio.h>
@@ -35,7 +35,7 @@ static void help(void)
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		printf("  %s %s\n        %s\n", commands[i].name,
 		       commands[i].arguments, commands[i].what);
-	printf("\nkvmfrctl(8) has the whole of it.\n");
+	printf("\nSee kvmfrctl(8).\n");
 }
 
 static int run(int argc, char **argv)
@@ -70,7 +70,7 @@ int main(int argc, char **argv)
 	}
 	status = i == argc ? summary() : run(argc - i, argv + i);
 
-	/* Output that could not be written is no success. */
+	/* Fails if the output could not be written, for example to a full disk. */
 	if (fflush(stdout))
 		fail("cannot write the output");
 	return status;

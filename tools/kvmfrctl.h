@@ -24,36 +24,36 @@
 /* "" for this system, or the directory that --root looks at instead of "/". */
 extern const char *root;
 
-/* One line on standard error, exit 1: the world is not as it has to be. */
+/* Prints one line on standard error and exits with 1: it cannot be done. */
 void fail(const char *fmt, ...) PRINTF(1, 2) __attribute__((noreturn));
-/* One line on standard error, exit 2: the arguments make no sense. */
+/* Prints one line on standard error and exits with 2: wrong arguments. */
 void misuse(const char *fmt, ...) PRINTF(1, 2) __attribute__((noreturn));
-/* One line on standard error, and on with it. */
+/* Prints one line on standard error and returns. */
 void warn(const char *fmt, ...) PRINTF(1, 2);
 
-/* A new string. */
+/* A new string, as printf() would print it. */
 char *format(const char *fmt, va_list args);
 char *text(const char *fmt, ...) PRINTF(1, 2);
-/* The same, below the root directory. */
+/* The same with the root directory before it. */
 char *path(const char *fmt, ...) PRINTF(1, 2);
-/* A word for the shell: as it is when that is safe, else in quotes. */
+/* A word for the shell, in quotes where it needs them. */
 char *quoted(const char *word);
 /*
- * On a terminal the text in a colour, padded to so many columns; elsewhere only
- * padded. NO_COLOR and TERM=dumb switch colours off.
+ * The text padded with spaces to a width, in a colour if standard output is a
+ * terminal. The environment variables NO_COLOR and TERM=dumb switch colours off.
  */
 enum colour { PLAIN, BOLD, DIM, RED, GREEN, YELLOW };
 char *column(enum colour colour, int width, const char *s);
 /*
- * Prints a text that begins in this column, and ends the line. On a terminal
- * what does not fit continues below its beginning.
+ * Prints a text and a newline, where the cursor is in column @indent already. On
+ * a terminal a long text is wrapped, and its other lines begin in that column.
  */
 void print_below(int indent, const char *s);
 
-/* "128 MiB", or the bytes where that would not be exact. */
+/* "128 MiB", or "N bytes" if it is not a whole number of MiB. */
 char *mebibytes(uint64_t bytes);
 
-/* The same for QEMU's older syntax: "2M", or the bytes. */
+/* The same as QEMU's options have it: "2M", or the number of bytes. */
 char *qemu_size(uint64_t bytes);
 
 /* All of a file, with a 0 behind it; NULL and errno when it cannot be read. */
@@ -63,7 +63,7 @@ char *file_line(const char *name);
 /* The decimal number a file holds. */
 bool file_number(const char *name, uint64_t *value);
 
-/* getopt_long() that calls misuse(); -1 at the end of the options. */
+/* getopt_long() that calls misuse() for wrong options; -1 after the last one. */
 int option_next(int argc, char **argv, const struct option *options);
 
 /* device.c */
@@ -71,7 +71,7 @@ int option_next(int argc, char **argv, const struct option *options);
 enum node_state {
 	NODE_OK,		/* the device's own character device */
 	NODE_MISSING,
-	NODE_REGULAR,		/* a regular file, the work of an early QEMU */
+	NODE_REGULAR,		/* a regular file; QEMU makes one without the module */
 	NODE_FOREIGN,		/* something else */
 };
 
@@ -80,7 +80,7 @@ struct device {
 	const char *type;	/* static, pci */
 	const char *pci;	/* 0000:00:04.0, empty for static memory */
 	uint64_t size;
-	uint64_t huge_bytes;	/* of the size, in pages as large as a PMD */
+	uint64_t huge_bytes;	/* how much of the size is in huge pages (PMD) */
 	bool huge_known;
 	dev_t number;
 	const char *node;	/* /dev/kvmfr0 */
@@ -88,7 +88,7 @@ struct device {
 	struct stat st;		/* of the node, when there is one */
 };
 
-/* All devices in numerical order; how many there are. */
+/* Fills in all devices in numerical order; returns how many there are. */
 int devices_find(struct device *devices, int max);
 /* The device a user names as /dev/kvmfr0 or kvmfr0; calls fail() if none. */
 void device_named(const char *name, struct device *dev);
@@ -134,11 +134,11 @@ struct user {
 	const char *command;
 	bool open;		/* has a descriptor of it */
 	uint64_t dmabufs;	/* bytes in DMA-BUFs it has a descriptor of */
-	uint64_t mapped;	/* bytes, through DMA-BUFs too */
-	uint64_t resident;	/* of these, touched */
-	uint64_t huge;		/* of these, in entries as large as a PMD */
+	uint64_t mapped;	/* bytes mapped, of the node and of DMA-BUFs */
+	uint64_t resident;	/* bytes of these in its page table (Rss) */
+	uint64_t huge;		/* bytes of these in huge pages (FilePmdMapped) */
 	bool huge_known;
-	bool huge_missed;	/* maps huge pages of the device, all as small ones */
+	bool huge_missed;	/* could have huge pages, but all it has are small */
 };
 
 /*

@@ -142,7 +142,7 @@ int cmd_list(int argc, char **argv)
 	while (option_next(argc, argv, options) != -1)
 		as_json = true;
 	if (optind < argc)
-		misuse("list: '%s' is too much, it takes no argument",
+		misuse("list: unexpected argument '%s'",
 		       argv[optind]);
 
 	n = devices_find(devices, MAX_DEVICES);

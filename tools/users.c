@@ -12,15 +12,15 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* The files of one process whose mappings are the device's. */
+/* The DMA-BUFs of the device that a process has, to tell their mappings by. */
 struct files {
 	struct { dev_t fs; ino_t inode; } dmabuf[64];
 	int n;
 };
 
 /*
- * Bytes of the device's huge pages that lie whole in a process's mappings, at
- * addresses where the kernel can map them as huge pages and where it cannot.
+ * How many bytes of whole huge pages a process's mappings contain: at addresses
+ * where the kernel can map them as huge pages, and at others.
  */
 struct room {
 	uint64_t fits;
@@ -28,8 +28,8 @@ struct room {
 };
 
 /*
- * A huge page is mapped as one where the address and the place in the device
- * agree modulo its size.
+ * The kernel can map a huge page as one if the address and the offset in the
+ * device are the same modulo its size.
  */
 static void add_room(const struct device *dev, uint64_t start, uint64_t end,
 		     uint64_t offset, struct room *room)
@@ -49,8 +49,8 @@ static void add_room(const struct device *dev, uint64_t start, uint64_t end,
 }
 
 /*
- * Does the process have huge pages of the device in its mappings, and all that
- * it has touched in small pages? Not so if it has touched none of them yet.
+ * Could the process have huge pages, and has only small ones? A process that
+ * has not touched its mapping yet has neither, which is no mistake.
  */
 static bool huge_missed(const struct device *dev, const struct user *user,
 			const struct room *room)
@@ -62,7 +62,7 @@ static bool huge_missed(const struct device *dev, const struct user *user,
 		return false;
 	if (!room->fits)
 		return room->misaligned;
-	/* More than lies outside of huge pages. */
+	/* More than the part of the mapping that cannot be in huge pages. */
 	return user->huge_known && user->resident > small;
 }
 
@@ -227,7 +227,7 @@ int users_find(const struct device *dev, struct user **users, int *hidden)
 	while ((entry = readdir(dir))) {
 		struct user user = { .pid = atoi(entry->d_name) };
 
-		/* Its name first: one that ends meanwhile has none any more. */
+		/* First of all: a process that has ended has no name any more. */
 		if (!isdigit(*entry->d_name) || !look_at(&user))
 			continue;
 		if (!look_into(dev, &user) && has_memory(user.pid))

@@ -89,7 +89,7 @@ char *quoted(const char *word)
 	if (*word && !word[strspn(word, safe)])
 		return text("%s", word);
 
-	/* A quote inside becomes: end of quotes, a quote, quotes again. */
+	/* A quote becomes '\'' (end the quotes, a quote, begin them again). */
 	p = out = calloc(4, strlen(word) + 2);
 	if (!out)
 		fail("out of memory");
@@ -128,7 +128,7 @@ char *column(enum colour colour, int width, const char *s)
 	return text("\033[%sm%-*s\033[0m", codes[colour], width, s);
 }
 
-/* The columns of the terminal, or none at all elsewhere. */
+/* 0 if standard output is not a terminal. */
 static int terminal_width(void)
 {
 	struct winsize size;
@@ -232,7 +232,7 @@ int option_next(int argc, char **argv, const struct option *options)
 	opterr = 0;
 	c = getopt_long(argc, argv, ":", options, NULL);
 	if (c == '?')
-		misuse("%s: '%s' is no option of it, see 'kvmfrctl --help'",
+		misuse("%s: unknown option '%s', see 'kvmfrctl --help'",
 		       argv[0], !strncmp(argv[optind - 1], "--", 2) ?
 		       argv[optind - 1] : text("-%c", optopt));
 	if (c == ':')

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+/* doctor: do libvirt's domains give a device its size and its huge pages? */
+#include "doctor.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Replaces XML's names of characters by the characters, in place. */
+static void unescape(char *s)
+{
+	static const struct { const char *name; char c; } entities[] = {
+		{ "&quot;", '"' }, { "&apos;", '\'' }, { "&lt;", '<' },
+		{ "&gt;", '>' }, { "&amp;", '&' },
+	};
+	char *out = s;
+
+	while (*s) {
+		size_t i, n = sizeof(entities) / sizeof(*entities);
+
+		for (i = 0; i < n; i++)
+			if (!strncmp(s, entities[i].name,
+				     strlen(entities[i].name)))
+				break;
+		if (i < n) {
+			*out++ = entities[i].c;
+			s += strlen(entities[i].name);
+		} else {
+			*out++ = *s++;
+		}
+	}
+	*out = 0;
+}
+
+/* A domain of libvirt's. */
+struct domain {
+	const char *file;
+	const char *name;
+	const char *uri;	/* of the libvirt that runs it */
+};
+
+static bool is_json(const char *argument)
+{
+	return *argument == '{';
+}
+
+/*
+ * The value of an option in one of QEMU's arguments, as it is written there:
+ * after ",size=" in the older syntax, after "size": in JSON. NULL if the
+ * argument does not have the option.
+ */
+static char *option_in(const char *argument, const char *option)
+{
+	const char *key = is_json(argument) ? text("\"%s\"", option) :
+					      text(",%s=", option);
+	const char *p = strstr(argument, key);
+
+	if (!p)
+		return NULL;
+	p += strlen(key);
+	p += strspn(p, is_json(argument) ? " :\"" : "");
+	return strndup(p, strspn(p, "0123456789bBkKmMgGtT"));
+}
+
+static uint64_t size_value(const char *size)
+{
+	char *unit;
+	uint64_t value = strtoull(size, &unit, 10);
+
+	switch (*unit | 0x20) {
+	case 'k':
+		return value << 10;
+	case 'm':
+		return value << 20;
+	case 'g':
+		return value << 30;
+	case 't':
+		return value << 40;
+	}
+	return value;
+}
+
+/*
+ * The command for a finding: sed edits the lines of the domain that name the
+ * device. These are the lines of its memory backend.
+ */
+static void mend_domain(struct finding *finding, const struct domain *domain,
+			const struct device *dev, const char *substitute)
+{
+	const char *edit = text("'\\#/dev/%s([^0-9]|$)#%s'", dev->name,
+				substitute);
+
+	if (*root)
+		mend_file(finding, domain->file, "sed -i -E %s %s", edit,
+			  quoted(domain->file));
+	else
+		mend_file(finding, domain->file, "virsh -c %s dumpxml --inactive --security-info %s | sed -E %s | virsh -c %s define /dev/stdin",
+			  domain->uri, quoted(domain->name), edit, domain->uri);
+}
+
+/* A command of sed that changes the value of an option, in either syntax. */
+static const char *replace_option(const char *option, const char *old,
+				  const char *new)
+{
+	return text("s#(%s(=|(\"|&quot;): *(\"|&quot;)?))%s#\\1%s#", option,
+		    old, new);
+}
+
+/* Each of these returns false if it has reported something wrong. */
+static bool check_size(struct report *r, const struct domain *domain,
+		       const struct device *dev, const char *argument)
+{
+	const char *size = option_in(argument, "size");
+	struct finding *finding;
+
+	if (!size || size_value(size) == dev->size)
+		return true;
+	finding = wrong(r, "domain %s says that %s has a size of %s, but it has %s; the domain sees the change at its next start",
+			domain->name, dev->name, size, mebibytes(dev->size));
+	mend_domain(finding, domain, dev,
+		    replace_option("size", size,
+				   text("%" PRIu64, dev->size)));
+	return false;
+}
+
+/* A command of sed that adds "align" after the device's path. */
+static const char *add_align(const struct device *dev, bool json,
+			     uint64_t align)
+{
+	if (json)
+		return text("s#(/dev/%s(\"|&quot;))#\\1,\\2align\\2:%" PRIu64 "#",
+			    dev->name, align);
+	return text("s#(/dev/%s)([^0-9]|$)#\\1,align=%s\\2#", dev->name,
+		    qemu_size(align));
+}
+
+static bool check_align(struct report *r, const struct domain *domain,
+			const struct device *dev, const char *argument)
+{
+	uint64_t want = device_align(dev), have;
+	const char *align = option_in(argument, "align");
+	bool json = is_json(argument);
+	struct finding *finding;
+
+	have = align ? size_value(align) : 0;
+	if (!want || (have && !(have % want)))
+		return true;
+	finding = wrong(r, "domain %s maps %s with %s, so the guest gets no huge page and is slower; the domain sees the change at its next start",
+			domain->name, dev->name,
+			align ? text("align=%s", align) : "no 'align'");
+	mend_domain(finding, domain, dev, !align ?
+		    add_align(dev, json, want) :
+		    replace_option("align", align, json ?
+				   text("%" PRIu64, want) : qemu_size(want)));
+	return false;
+}
+
+/* One argument of a domain's QEMU command line. */
+static void check_argument(struct report *r, const struct domain *domain,
+			   const char *argument)
+{
+	const char *node = strstr(argument, "/dev/kvmfr");
+	struct device *dev = NULL;
+	const char *name;
+
+	if (!node)
+		return;
+	name = node + strlen("/dev/");
+	name = strndup(name, strcspn(name, ",\"' "));
+	for (int i = 0; i < n_devices; i++)
+		if (!strcmp(devices[i].name, name))
+			dev = &devices[i];
+	if (!dev) {
+		wrong(r, "domain %s uses /dev/%s, which is not there",
+		      domain->name, name);
+		return;
+	}
+	/* "&": both are checked, whatever the first returns. */
+	if (check_size(r, domain, dev, argument) &
+	    check_align(r, domain, dev, argument))
+		right(r, "domain %s gives %s its size%s", domain->name,
+		      dev->name, device_align(dev) ? " and its huge pages" : "");
+}
+
+/* The values of all <qemu:arg> of a domain. */
+static void check_domain(struct report *r, const char *file, const char *uri)
+{
+	static const char key[] = "<qemu:arg value=";
+	struct domain domain = { .file = file, .uri = uri };
+	char *p = file_read(file, NULL), *argument;
+
+	if (!p) {
+		unseen(r, "%s is not readable", file);
+		return;
+	}
+	file = strrchr(file, '/') + 1;
+	domain.name = text("%.*s", (int)(strlen(file) - strlen(".xml")), file);
+
+	while ((p = strstr(p, key))) {
+		char quote;
+
+		p += strlen(key);
+		quote = *p;
+		if (quote != '"' && quote != '\'')
+			continue;
+		p++;
+		argument = strndup(p, strcspn(p, (char[]){ quote, 0 }));
+		unescape(argument);
+		check_argument(r, &domain, argument);
+	}
+}
+
+static void check_domains_in(struct report *r, const char *dir,
+			     const char *uri)
+{
+	glob_t found;
+
+	if (access(dir, R_OK | X_OK) && errno == EACCES)
+		unseen(r, "%s is not readable", dir);
+	if (glob(text("%s/*.xml", dir), 0, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		check_domain(r, found.gl_pathv[i], uri);
+}
+
+/* The system's domains, and this user's own. */
+void check_domains(struct report *r)
+{
+	const char *home = getenv("HOME");
+
+	check_domains_in(r, path("/etc/libvirt/qemu"), "qemu:///system");
+	if (!*root && geteuid() && home)
+		check_domains_in(r, text("%s/.config/libvirt/qemu", home),
+				 "qemu:///session");
+	if (!r->n)
+		elsewhere(r, "no domain of libvirt's uses a device");
+}
