@@ -113,6 +113,28 @@ TEST_ANY(users_who_do_it_wrong_are_not_logged)
 	repeat(everything_that_is_refused);
 }
 
+/* By a mapping that QEMU makes: it asks for no alignment on its own. */
+TEST_PAGED(log_says_once_that_a_mapping_has_no_huge_pages)
+{
+	int mark;
+
+	if (!dev.huge_bytes)
+		SKIP("this device has no huge pages");
+	close(dev.fd);
+	load_kvmfr("static_size_mb=%u,1", default_mb());
+	ASSERT_TRUE(dev_find(&dev, dev.slot[0] ? "pci" : "static"));
+	dev.fd = dev_open(&dev, O_RDWR);
+	mark = log_mark();
+	map_at(dev.fd, 0, dev.size, RW, 0);
+	map(dev.fd, 0, page_size, RW);		/* nor could this have one */
+	EXPECT_EQ(0, log_count(mark, ""));
+	for (int i = 0; i < 3; i++)
+		map_at(dev.fd, 0, dev.size, RW, pmd_size - page_size);
+	EXPECT_EQ(1, log_count(mark, "align="));
+	EXPECT_TRUE(strstr(log_last, dev.name));
+	ktap_note("%s", log_last);
+}
+
 TEST_ANY(loading_says_a_line_for_each_device)
 {
 	int mark = log_mark();

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A page with a memory error (PG_hwpoison): nobody gets to see it again, and its neighbours are as
+ * good as before.
+ */
+#include "kvmfr_test.h"
+
+#define RW (PROT_READ | PROT_WRITE)
+
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON 100
+#endif
+
+/* A mapping made afterwards, in step with huge pages or not, that is touched from the start */
+static void check_fresh_mapping(size_t misalign, uint64_t bad)
+{
+	char *p = map_at(dev.fd, 0, dev.size, RW, misalign);
+
+	for (uint64_t i = 0; i < dev.size; i += page_size) {
+		int sig = probe_read(p + i);
+
+		if (i == bad)
+			EXPECT_EQ(SIGBUS, sig);
+		else
+			ASSERT_EQ(0, sig);
+	}
+	munmap(p, dev.size);
+}
+
+TEST_STATIC(poisoned_page_is_neither_mapped_nor_read)
+{
+	const uint64_t bad = pmd_size + 5 * page_size;
+	char *copy = malloc(dev.size);
+	pid_t pid = fork();
+
+	stamp(map(dev.fd, 0, dev.size, RW), 0, dev.size);
+	if (!pid) {
+		char *p = map_at(dev.fd, 0, dev.size, RW, page_size);
+
+		probe_read(p + bad);
+		madvise(p + bad, page_size, MADV_HWPOISON);	/* and may be killed for it */
+		_exit(errno == EINVAL || errno == EPERM);
+	}
+	if (join(pid) == 1)
+		SKIP("this kernel can't poison a page (CONFIG_MEMORY_FAILURE)");
+
+	EXPECT_ERRNO(EIO, pread(dev.fd, copy, 1, bad));
+	EXPECT_ERRNO(EIO, pwrite(dev.fd, copy, page_size, bad + 7));
+	EXPECT_EQ(bad - 5, pread(dev.fd, copy, dev.size - 5, 5));
+	EXPECT_EQ(dev.size - bad - page_size, pread(dev.fd, copy, dev.size, bad + page_size));
+	check_fresh_mapping(page_size, bad);
+	check_fresh_mapping(0, bad);
+}
