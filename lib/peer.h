@@ -8,28 +8,6 @@
 #include "../kvmfr.h"
 #include "libkvmfr.h"
 
-/* Until kvmfr.h has them. */
-#ifndef KVMFR_DOORBELL_INFO
-struct kvmfr_doorbell_info {
-	__u32 id;
-	__u32 vectors;
-};
-
-struct kvmfr_doorbell_ring {
-	__u32 peer;
-	__u32 vector;
-};
-
-struct kvmfr_doorbell_eventfd {
-	__u32 vector;
-	__s32 fd;
-};
-
-#define KVMFR_DOORBELL_INFO	_IOR('u', 0x50, struct kvmfr_doorbell_info)
-#define KVMFR_DOORBELL_RING	_IOW('u', 0x51, struct kvmfr_doorbell_ring)
-#define KVMFR_DOORBELL_EVENTFD	_IOW('u', 0x52, struct kvmfr_doorbell_eventfd)
-#endif
-
 /* A peer that a server has announced, and on either side oneself. */
 struct kvmfr_end {
 	int id;				/* -1: this place is free */
