@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -90,6 +91,7 @@ struct device {
 	uint32_t pages;
 	bool dmabuf;			/* DMA-BUFs can be made of it */
 	bool pins;			/* any mapping of it can be pinned */
+	uint32_t vectors;		/* of its doorbell, 0: it has none */
 };
 
 /* What all processes share */
@@ -136,6 +138,7 @@ struct worker {
 	uint64_t random;
 	pthread_t thread;
 	int drm;
+	int event;
 	int pipe[2];
 	unsigned int vmas;
 	char *base;
@@ -1076,13 +1079,62 @@ static void op_ioctl_unknown(struct worker *w)
 	/* Any number, or a near miss; never one that exists for all files */
 	cmd = one_in(w, 2) ? _IOC(below(w, 4), 'u', below(w, 256), below(w, 64)) : any(w);
 	if (cmd == KVMFR_DMABUF_GETSIZE || cmd == KVMFR_DMABUF_CREATE || _IOC_TYPE(cmd) == 'T' ||
-	    _IOC_TYPE(cmd) == 'f' || _IOC_TYPE(cmd) == 'X' || _IOC_TYPE(cmd) == 0)
+	    cmd == KVMFR_DOORBELL_INFO || cmd == KVMFR_DOORBELL_RING ||
+	    cmd == KVMFR_DOORBELL_EVENTFD || _IOC_TYPE(cmd) == 'f' || _IOC_TYPE(cmd) == 'X' || _IOC_TYPE(cmd) == 0)
 		return;
 	WHAT(w, "ioctl %#x", cmd);
 	memset(junk, any(w), sizeof(junk));
 	before = moment(file->dev);
 	err = ioctl(file->fd, cmd, one_in(w, 2) ? (void *)junk : (void *)any(w)) < 0 ? errno : 0;
 	expect_life(w, E(ENOTTY), err, life_of(file->dev, file->gen, before));
+}
+
+/* Numbers of peers, vectors and descriptors, that are there and that are not */
+static uint32_t small_number(struct worker *w, uint32_t limit)
+{
+	const uint32_t values[] = { 0, limit, limit - 1, 255, 256, 65535, 65536, -1U, any(w) };
+
+	return one_in(w, 2) ? below(w, limit) : values[below(w, 9)];
+}
+
+static void op_doorbell(struct worker *w)
+{
+	struct file *file = some_file(w);
+	struct kvmfr_doorbell_eventfd listen;
+	struct kvmfr_doorbell_info info;
+	struct kvmfr_doorbell_ring ring;
+	unsigned int before, how = below(w, 3);
+	uint32_t vectors;
+	errors want = OK;
+	int err;
+
+	if (!file)
+		return;
+	vectors = devices[file->dev].vectors;
+	ring.peer = small_number(w, 4);
+	ring.vector = listen.vector = small_number(w, vectors ?: 4);
+	listen.fd = one_in(w, 4) ? -1 : one_in(w, 8) ? (int)any(w) | 1 << 20 :
+		    one_in(w, 8) ? file->fd : w->event;
+	WHAT(w, "doorbell of device %u, way %u: peer %#x vector %#x fd %d", file->dev, how,
+	     ring.peer, ring.vector, listen.fd);
+	before = moment(file->dev);
+	err = (how == 0 ? ioctl(file->fd, KVMFR_DOORBELL_INFO, &info) :
+	       how == 1 ? ioctl(file->fd, KVMFR_DOORBELL_RING, &ring) :
+			  ioctl(file->fd, KVMFR_DOORBELL_EVENTFD, &listen)) ? errno : 0;
+	if (!vectors)
+		want = E(EOPNOTSUPP);
+	else if (how == 1 && file->mode == O_RDONLY)
+		want = E(EACCES);
+	else if (how == 1 && (ring.peer > 65535 || ring.vector > 65535))
+		want = E(EINVAL);
+	else if (how == 2 && listen.vector >= vectors)
+		want = E(EINVAL);
+	else if (how == 2 && listen.fd != -1)
+		want = listen.fd == w->event ? OK | E(ENOSPC) :
+		       listen.fd == file->fd ? E(EINVAL) : E(EBADF);
+	expect_life(w, want, err, life_of(file->dev, file->gen, before));
+	if (how == 0 && !err && info.vectors != vectors)
+		wrong(w, "has %u vectors", info.vectors);
 }
 
 static void op_nonsense(struct worker *w)
@@ -1419,6 +1471,7 @@ static const struct {
 	{ "ioctl unknown", op_ioctl_unknown, 40 },
 	{ "nonsense", op_nonsense, 2 },
 	{ "sync", op_sync, 5 },
+	{ "doorbell", op_doorbell, 60 },
 	{ "pread", op_pread, 60 },
 	{ "pwrite", op_pwrite, 60 },
 	{ "pread absurd", op_pread_absurd, 20 },
@@ -1470,7 +1523,8 @@ static void prepare(struct worker *w, unsigned int id, unsigned long ops)
 	w->ops = ops;
 	w->base = (char *)(((uintptr_t)p + HUGE - 1) & -HUGE);
 	w->drm = open("/dev/dri/card0", O_RDWR | O_CLOEXEC);
-	if (p == MAP_FAILED || pipe2(w->pipe, O_CLOEXEC | O_NONBLOCK))
+	w->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p == MAP_FAILED || w->event < 0 || pipe2(w->pipe, O_CLOEXEC | O_NONBLOCK))
 		wrong(w, "setting up failed with %s", name_of(errno));
 	for (int i = 0; i < FILES; i++)
 		w->file[i].fd = -1;
@@ -1593,6 +1647,7 @@ static void find_devices(void)
 		struct kvmfr_dmabuf_create create = { .size = PAGE };
 		struct device *dev = &devices[nr_devices];
 		char path[64], link[256], *base;
+		FILE *vectors;
 		ssize_t n;
 		int fd, buffer;
 		off_t size;
@@ -1609,6 +1664,12 @@ static void find_devices(void)
 			snprintf(dev->address, sizeof(dev->address), "%.*s",
 				 (int)sizeof(dev->address) - 1, base);
 		}
+		snprintf(path, sizeof(path), "/sys/class/kvmfr/kvmfr%u/vectors", minor);
+		vectors = fopen(path, "re");
+		if (vectors && fscanf(vectors, "%u", &dev->vectors) != 1)
+			die("%s is no number", path);
+		if (vectors)
+			fclose(vectors);
 		size = lseek(fd, 0, SEEK_END);
 		dev->pages = size / PAGE;
 		buffer = ioctl(fd, KVMFR_DMABUF_CREATE, &create);
@@ -1617,9 +1678,9 @@ static void find_devices(void)
 		if (buffer >= 0)
 			close(buffer);
 		if (size > 0 && dev->pages <= MAX_PAGES) {
-			printf("# device %u: %s, %u pages, %s%s\n", nr_devices, dev->node,
-			       dev->pages, dev->address[0] ? dev->address : "static",
-			       dev->dmabuf ? "" : ", without DMA-BUFs");
+			printf("# device %u: %s, %u pages, %s%s, %u vectors\n", nr_devices,
+			       dev->node, dev->pages, dev->address[0] ? dev->address : "static",
+			       dev->dmabuf ? "" : ", without DMA-BUFs", dev->vectors);
 			nr_devices++;
 		}
 		close(fd);
