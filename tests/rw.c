@@ -220,15 +220,18 @@ TEST_ANY(sendfile_and_splice_work_both_ways)
 	ASSERT_EQ(page_size, read(pipes[0], copy, page_size));
 	EXPECT_EQ(0, memcmp(p + page_size + 1, copy, page_size));
 
+	/* 5.10 refuses sendfile() from all but regular files and block devices. */
 	ASSERT_EQ(0, lseek(dev.fd, 0, SEEK_SET));
-	for (size_t done = 0; done < dev.size;) {
+	for (size_t done = kernel_is(5, 11) ? 0 : dev.size; done < dev.size;) {
 		ssize_t n = sendfile(file, dev.fd, NULL, dev.size - done);
 
 		ASSERT_TRUE(n > 0);
 		done += n;
 	}
-	EXPECT_EQ(0, sendfile(file, dev.fd, NULL, 1));
-	EXPECT_EQ(0, memcmp(p, map(file, 0, dev.size, PROT_READ), dev.size));
+	if (kernel_is(5, 11)) {
+		EXPECT_EQ(0, sendfile(file, dev.fd, NULL, 1));
+		EXPECT_EQ(0, memcmp(p, map(file, 0, dev.size, PROT_READ), dev.size));
+	}
 
 	memset(copy, 0x77, page_size);
 	ASSERT_EQ(page_size, write(pipes[1], copy, page_size));
