@@ -180,7 +180,7 @@ struct kvmfr_vector {
 struct kvmfr_doorbell {
 	struct pci_dev *pdev;
 	void __iomem *regs;
-	spinlock_t lock;
+	spinlock_t lock;	/* nr_listeners, the lists of vectors */
 	unsigned int nr_listeners;
 	unsigned int nr_vectors;
 	struct kvmfr_vector vectors[];
