@@ -14,6 +14,7 @@ BASHDIR		?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR		?= $(PREFIX)/share/zsh/site-functions
 FISHDIR		?= $(PREFIX)/share/fish/vendor_completions.d
 SELINUXDIR	?= $(PREFIX)/share/selinux/packages
+SYSTEMDDIR	?= $(PREFIX)/lib/systemd/system
 
 VERSION		:= $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 SRCDIR		= /usr/src/kvmfr-$(VERSION)
@@ -24,16 +25,16 @@ NODE_GROUP	?= $(if $(filter fedora rhel,$(DISTRO)),qemu,kvm)
 
 # Not exported: "make deb" and its like choose directories of their own.
 DIRECTORIES	= DESTDIR PREFIX UDEVDIR MODULESLOADDIR MODPROBEDIR BINDIR LIBDIR INCLUDEDIR \
-		  MANDIR BASHDIR ZSHDIR FISHDIR SELINUXDIR SRCDIR NODE_GROUP
+		  MANDIR BASHDIR ZSHDIR FISHDIR SELINUXDIR SYSTEMDDIR SRCDIR NODE_GROUP
 INSTALL_FILES	= $(foreach name,$(DIRECTORIES),$(name)='$($(name))') packaging/install
 
 # What packages are built from, and what DKMS needs of it.
 DKMS_FILES	= $(shell sed -n 's/^source.*$$SRCDIR[^ \t]*[ \t]*//p' packaging/files)
 SOURCE_FILES	= $(DKMS_FILES) LICENSE Makefile 99-kvmfr.rules modprobe.d modules-load.d \
-		  lib tools debian packaging docs README.rst CHANGELOG.rst
+		  lib kvmfrd tools debian packaging docs README.rst CHANGELOG.rst
 GROUPS		= source config tools library dev
 
-.PHONY: tools library install uninstall dist source deb rpm arch
+.PHONY: tools library daemon install uninstall dist source deb rpm arch
 
 # make tools: build kvmfrctl
 tools:
@@ -44,6 +45,14 @@ library:
 	$(MAKE) -C lib OUT=$(CURDIR)/build/lib
 	sed 's,@PREFIX@,$(PREFIX),; s,@LIBDIR@,$(LIBDIR),; s,@VERSION@,$(VERSION),' \
 		lib/libkvmfr.pc.in > build/lib/libkvmfr.pc
+
+# make daemon: build kvmfrd (wants libsystemd-dev)
+daemon:
+	$(MAKE) -C kvmfrd OUT=$(CURDIR)/build/kvmfrd
+	sed 's,@BINDIR@,$(BINDIR),' kvmfrd/kvmfrd@.service > build/kvmfrd/kvmfrd@.service
+
+# make install-daemon: kvmfrd and its systemd units, which make install leaves out
+install-daemon: daemon
 
 # make install: module by DKMS, udev rule, kvmfrctl, libkvmfr (DESTDIR, PREFIX)
 install: $(GROUPS:%=install-%)
@@ -68,7 +77,7 @@ uninstall:
 ifeq ($(DESTDIR),)
 	packaging/dkms remove $(VERSION)
 endif
-	$(INSTALL_FILES) --remove $(GROUPS)
+	$(INSTALL_FILES) --remove $(GROUPS) daemon
 	rm -f $(DESTDIR)$(MODPROBEDIR)/kvmfr.conf
 ifeq ($(DESTDIR),)
 	ldconfig
