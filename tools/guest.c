@@ -2,8 +2,82 @@
 /* kvmfrctl qemu and libvirt: how to give a device to a guest. */
 #include "kvmfrctl.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A doorbell device beside the plain one; socket is NULL without --doorbell. */
+struct doorbell {
+	const char *socket;
+	unsigned long vectors;
+};
+
+/* What --doorbell names: a path, or an instance of kvmfrd@.service. */
+static const char *doorbell_socket(const char *command, const char *name)
+{
+	static const char plain[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+		"0123456789@%+:./-_";
+
+	if (!*name || name[strspn(name, plain)])
+		misuse("%s: --doorbell wants the name or the socket's path of a kvmfrd, without blanks, commas and quotes",
+		       command);
+	return strchr(name, '/') ? name : text("/run/kvmfr/%s.sock", name);
+}
+
+static unsigned long doorbell_vectors(const char *command, const char *value)
+{
+	unsigned long n;
+	char *end;
+
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	if (errno || *end || *value < '0' || *value > '9' || !n || n > 64)
+		misuse("%s: --vectors wants a number from 1 to 64, as kvmfrd has it",
+		       command);
+	return n;
+}
+
+static char *doorbell_chardev(const struct device *dev,
+			      const struct doorbell *bell)
+{
+	return text("socket,id=%s-server,path=%s", dev->name, bell->socket);
+}
+
+static char *doorbell_device(const struct device *dev,
+			     const struct doorbell *bell)
+{
+	return text("ivshmem-doorbell,id=%s-doorbell,chardev=%s-server,vectors=%lu",
+		    dev->name, dev->name, bell->vectors);
+}
+
+static char *doorbell_device_json(const struct device *dev,
+				  const struct doorbell *bell)
+{
+	return text("{\"driver\":\"ivshmem-doorbell\",\"id\":\"%s-doorbell\",\"chardev\":\"%s-server\",\"vectors\":%lu}",
+		    dev->name, dev->name, bell->vectors);
+}
+
+/* The options of both commands; true: --legacy was among them. */
+static bool guest_options(int argc, char **argv, const struct option *options,
+			  struct doorbell *bell)
+{
+	bool legacy = false;
+	int c;
+
+	*bell = (struct doorbell){ .vectors = 1 };
+	while ((c = option_next(argc, argv, options)) != -1) {
+		if (c == 'd')
+			bell->socket = doorbell_socket(argv[0], optarg);
+		else if (c == 'v')
+			bell->vectors = doorbell_vectors(argv[0], optarg);
+		else
+			legacy = true;
+	}
+	return legacy;
+}
 
 /* The one argument of these commands, as a device that QEMU can use. */
 static void guest_device(int argc, char **argv, struct device *dev)
@@ -49,12 +123,21 @@ static char *ivshmem(const struct device *dev)
 
 int cmd_qemu(int argc, char **argv)
 {
-	static const struct option options[] = { { } };
+	static const struct option options[] = {
+		{ "doorbell", required_argument, NULL, 'd' },
+		{ "vectors", required_argument, NULL, 'v' },
+		{ }
+	};
+	struct doorbell bell;
 	struct device dev;
 
-	option_next(argc, argv, options);
+	guest_options(argc, argv, options, &bell);
 	guest_device(argc, argv, &dev);
-	printf("-object %s -device %s\n", object(&dev), ivshmem(&dev));
+	printf("-object %s -device %s", object(&dev), ivshmem(&dev));
+	if (bell.socket)
+		printf(" -chardev %s -device %s", doorbell_chardev(&dev, &bell),
+		       doorbell_device(&dev, &bell));
+	printf("\n");
 	return 0;
 }
 
@@ -67,13 +150,15 @@ int cmd_libvirt(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "legacy", no_argument, NULL, 'l' },
+		{ "doorbell", required_argument, NULL, 'd' },
+		{ "vectors", required_argument, NULL, 'v' },
 		{ }
 	};
+	struct doorbell bell;
 	struct device dev;
-	bool legacy = false;
+	bool legacy;
 
-	while (option_next(argc, argv, options) != -1)
-		legacy = true;
+	legacy = guest_options(argc, argv, options, &bell);
 	guest_device(argc, argv, &dev);
 
 	/* The namespace stands here, so that it need not be in <domain>. */
@@ -84,6 +169,13 @@ int cmd_libvirt(int argc, char **argv)
 	print_argument(legacy ? ivshmem(&dev) :
 		text("{\"driver\":\"ivshmem-plain\",\"id\":\"%s-ivshmem\",\"memdev\":\"%s\"}",
 		     dev.name, dev.name));
+	if (bell.socket) {
+		print_argument("-chardev");
+		print_argument(doorbell_chardev(&dev, &bell));
+		print_argument("-device");
+		print_argument(legacy ? doorbell_device(&dev, &bell) :
+			       doorbell_device_json(&dev, &bell));
+	}
 	printf("</qemu:commandline>\n");
 	return 0;
 }

@@ -19,7 +19,8 @@ _kvmfrctl()
 	doctor) words='--fix --yes --user built signature node loaded devices
 		huge mappings udev user qemu-user apparmor cgroup selinux domains' ;;
 	size) words='--b7 --hdr 1920x1080 2560x1440 3440x1440 3840x2160' ;;
-	libvirt) words=--legacy ;;
+	qemu) words='--doorbell --vectors' ;;
+	libvirt) words='--legacy --doorbell --vectors' ;;
 	clear) words=--force ;;
 	esac
 	case $command in
