@@ -31,6 +31,21 @@ static void remove_stale(const struct sockaddr_un *address)
 	unlink(address->sun_path);
 }
 
+/* /run/kvmfr isn't there after a boot. Others may exist, or be missing further up. */
+static void make_directory(const char *path)
+{
+	char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char *end;
+
+	strcpy(directory, path);
+	end = strrchr(directory, '/');
+	if (!end || end == directory)
+		return;
+	*end = 0;
+	if (mkdir(directory, 0755) && errno != EEXIST)
+		die("%s: making the socket's directory: %s", directory, strerror(errno));
+}
+
 int socket_listen(const char *path, mode_t mode, gid_t group)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -40,6 +55,7 @@ int socket_listen(const char *path, mode_t mode, gid_t group)
 		die("%s: a socket's path has at most %zu bytes", path,
 		    sizeof(address.sun_path) - 1);
 	strcpy(address.sun_path, path);
+	make_directory(path);
 	remove_stale(&address);
 
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
