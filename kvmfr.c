@@ -65,6 +65,11 @@
 #define KVMFR_REG_DOORBELL	12
 #define KVMFR_REGS_SIZE		16
 
+/* kvmfr_compat.h sets it for kernels whose KVM can't do without. */
+#ifndef KVMFR_COUNT_TAILS
+#define KVMFR_COUNT_TAILS	0
+#endif
+
 /* What the core maps with one entry. An allocator without it says so quietly. */
 #define KVMFR_HUGE_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
@@ -1057,14 +1062,17 @@ static void kvmfr_vma_populate_small(struct vm_area_struct *vma)
  * Pages are mapped by page frame number, without counting them, where there are
  * no struct pages, and where the folios of a BAR are huge but can only be mapped
  * page by page: their tails share a mapcount, see kvmfr_bar_make_pages(). Such a
- * mapping can't be pinned.
+ * mapping can't be pinned. (The edges of a mapping that has huge pages as well
+ * are counted all the same.)
  */
 static bool kvmfr_vma_wants_pfns(struct vm_area_struct *vma)
 {
 	struct kvmfr_dev *kdev = vma->vm_private_data;
 
-	return !kdev->kind->has_pages ||
-	       (pgmap_vmemmap_nr(&kdev->pgmap) > 1 && !kvmfr_vma_fits_huge(vma));
+	if (!kdev->kind->has_pages)
+		return true;
+	return !KVMFR_COUNT_TAILS && pgmap_vmemmap_nr(&kdev->pgmap) > 1 &&
+	       !kvmfr_vma_fits_huge(vma);
 }
 
 /*

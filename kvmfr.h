@@ -32,10 +32,10 @@
  *          the page size. The mapping can shrink, split and be inherited by
  *          children, but never grow. Where the device has huge pages they are
  *          mapped if the address and the offset agree modulo their size: mmap()
- *          picks such an address, QEMU has to be told (align=). A mapping of an
- *          IVSHMEM device with huge pages that has no room for one is made of
- *          page frame numbers: it can't be pinned (O_DIRECT, io_uring), and
- *          MADV_DONTNEED answers EINVAL.
+ *          picks such an address, QEMU has to be told (align=). From Linux 6.13
+ *          on, a mapping of an IVSHMEM device with huge pages that has no room
+ *          for one is made of page frame numbers: it can't be pinned (O_DIRECT,
+ *          io_uring), and MADV_DONTNEED answers EINVAL.
  *          EINVAL: MAP_PRIVATE, or a part that isn't inside the device.
  *          EACCES: PROT_WRITE from an O_RDONLY descriptor, or any mapping
  *          from an O_WRONLY one. ENODEV: unplugged.

@@ -227,6 +227,19 @@ static inline struct range kvmfr_pluggable_range(bool need_mapping)
 #endif
 /* end shim */
 
+/* shim: count_tails, needed before 6.13 (October 2024)
+ *
+ * KVM took a reference on each struct page that it found in a mapping by page
+ * frame number, and gave up on tail pages, which have none: a guest with such
+ * memory stopped with "Bad address". So tails are counted there, and Pss and
+ * Mapped come out too low where they share a mapcount. Seen by: pin
+ * pci.odd_part_at_an_odd_address_can_be_pinned
+ */
+#ifndef KVMFR_HAS_KVM_FAULTIN_PFN
+#define KVMFR_COUNT_TAILS	1
+#endif
+/* end shim */
+
 /* What a kernel may have been configured without */
 
 #ifndef CONFIG_MODULE_UNLOAD
