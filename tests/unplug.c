@@ -340,6 +340,8 @@ TEST_UNPLUG(descriptors_answer_enodev)
 	if (dev.paged) {
 		EXPECT_ERRNO(ENODEV, mmap(NULL, page_size, RW, MAP_SHARED, buf, 0));
 		EXPECT_ERRNO(ENODEV, ioctl(buf, DMA_BUF_IOCTL_SYNC, &sync));
+		sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW;	/* of one begun before */
+		EXPECT_EQ(0, ioctl(buf, DMA_BUF_IOCTL_SYNC, &sync));
 	}
 	/* there is no way to it by its old name, nor by its number */
 	snprintf(path, sizeof(path), "/dev/%s", dev.name);
