@@ -33,6 +33,7 @@ struct frames {
 	/* written by the viewer */
 	uint32_t hello;		/* a number of its own: "a viewer is here" */
 	uint32_t seen;		/* frames it is done with */
+	uint32_t viewer_bell;	/* its peer id plus one, 0 if it polls */
 
 	/* written by the writer */
 	uint32_t session;	/* the hello it answers; frames count from 0 */
@@ -60,7 +61,7 @@ static inline uint32_t frames_read(const uint32_t *field)
 	return __atomic_load_n(field, __ATOMIC_ACQUIRE);
 }
 
-/* The other side has no way to wake us: look again in a moment. */
+/* Without a doorbell the other side can't wake us: look again in a moment. */
 static inline void frames_pause(void)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 200 * 1000 }, NULL);

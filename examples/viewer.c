@@ -20,6 +20,7 @@
 #include <linux/dma-buf.h>
 
 #include "../kvmfr.h"
+#include "bell.h"
 #include "frames.h"
 
 struct slot {
@@ -93,7 +94,8 @@ static void write_png(const char *path, const uint32_t *pixels)
 
 static void usage(void)
 {
-	errx(2, "usage: viewer [--device /dev/kvmfr0] [--frames N] [--png FILE]");
+	errx(2, "usage: viewer [--device /dev/kvmfr0] [--frames N] [--png FILE]\n"
+	     "              [--doorbell SOCKET]");
 }
 
 int main(int argc, char **argv)
@@ -102,13 +104,15 @@ int main(int argc, char **argv)
 		{ "device", required_argument, NULL, 'd' },
 		{ "frames", required_argument, NULL, 'f' },
 		{ "png", required_argument, NULL, 'p' },
+		{ "doorbell", required_argument, NULL, 'b' },
 		{ }
 	};
 	uint32_t expected = 0, total, frame, damaged = 0, hello;
-	const char *device = "/dev/kvmfr0", *png = NULL;
+	const char *device = "/dev/kvmfr0", *png = NULL, *doorbell = NULL;
+	static struct bell bell;
 	struct slot slots[FRAMES_SLOTS];
 	struct frames *f;
-	uint64_t start;
+	uint64_t start, latency = 0;
 	int fd, c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -118,6 +122,8 @@ int main(int argc, char **argv)
 			expected = strtoul(optarg, NULL, 0);
 		else if (c == 'p')
 			png = optarg;
+		else if (c == 'b')
+			doorbell = optarg;
 		else
 			usage();
 	}
@@ -139,18 +145,26 @@ int main(int argc, char **argv)
 	if (hello == f->session)
 		hello += 2;
 	f->seen = 0;
+	bell_open(&bell, doorbell);
+	f->viewer_bell = bell_id(&bell);
 	frames_publish(&f->hello, hello);
+	start = frames_now_ns();
 	while (frames_read(&f->session) != hello)
-		frames_pause();
+		bell_wait(&bell);
+	printf("viewer: waits by %s; %.1f wake-ups a second in %.1f s without a writer\n",
+	       doorbell ? "doorbell" : "polling",
+	       bell.wakeups * 1e9 / (frames_now_ns() - start),
+	       (frames_now_ns() - start) / 1e9);
 	total = f->total;
 
+	bell.wakeups = 0;
 	start = frames_now_ns();
 	for (frame = 0; frame < total; frame++) {
 		struct slot *slot = &slots[frame % FRAMES_SLOTS];
 		uint64_t sum;
 
 		while (frames_read(&f->drawn) <= frame)
-			frames_pause();
+			bell_wait(&bell);
 
 		slot_sync(slot, DMA_BUF_SYNC_START);
 		sum = frames_sum(frame, slot->pixels, FRAMES_PIXELS);
@@ -159,16 +173,22 @@ int main(int argc, char **argv)
 		if (png && frame + 1 == total)
 			write_png(png, slot->pixels);
 		slot_sync(slot, DMA_BUF_SYNC_END);
+		/* first, so that a next writer doesn't take it for a next viewer's */
+		if (frame + 1 == total)
+			frames_publish(&f->hello, 0);
 		frames_publish(&f->seen, frame + 1);
+		bell_ring_all(&bell);
 
+		latency += f->latency_ns;
 		printf("\rviewer: %4u of %u frames, %5.1f/s, latency %6.1f ms, %u damaged ",
 		       frame + 1, total,
 		       (frame + 1) * 1e9 / (frames_now_ns() - start),
 		       f->latency_ns / 1e6, damaged);
 		fflush(stdout);
 	}
-	printf("\n");
-	frames_publish(&f->hello, 0);
+	printf("\nviewer: by %s: latency %.1f ms in the mean, %.1f wake-ups for a frame\n",
+	       doorbell ? "doorbell" : "polling", total ? latency / 1e6 / total : 0,
+	       total ? (double)bell.wakeups / total : 0);
 
 	if (expected && total != expected)
 		errx(1, "%u frames came, %u were expected", total, expected);

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "bell.h"
 #include "frames.h"
 
 /* Maps the whole device, which must have room for the frames. */
@@ -95,7 +96,8 @@ static uint64_t draw_frame(uint32_t *pixels, unsigned int frame)
 
 static void usage(void)
 {
-	errx(2, "usage: writer [--device /dev/kvmfr0] [--frames N] [--rate HZ]");
+	errx(2, "usage: writer [--device /dev/kvmfr0] [--frames N] [--rate HZ]\n"
+	     "              [--doorbell /dev/kvmfr1]");
 }
 
 int main(int argc, char **argv)
@@ -104,11 +106,13 @@ int main(int argc, char **argv)
 		{ "device", required_argument, NULL, 'd' },
 		{ "frames", required_argument, NULL, 'f' },
 		{ "rate", required_argument, NULL, 'r' },
+		{ "doorbell", required_argument, NULL, 'b' },
 		{ }
 	};
 	uint64_t drawn_at[FRAMES_SLOTS] = { 0 };
 	uint32_t hello, total = 120, rate = 0, frame = 0, seen = 0;
-	const char *device = "/dev/kvmfr0";
+	const char *device = "/dev/kvmfr0", *doorbell = NULL;
+	static struct bell bell;
 	uint64_t start;
 	struct frames *f;
 	char *mem;
@@ -121,6 +125,8 @@ int main(int argc, char **argv)
 			total = strtoul(optarg, NULL, 0);
 		else if (c == 'r')
 			rate = strtoul(optarg, NULL, 0);
+		else if (c == 'b')
+			doorbell = optarg;
 		else
 			usage();
 	}
@@ -130,11 +136,14 @@ int main(int argc, char **argv)
 	mem = map_device(device);
 	f = (struct frames *)mem;
 
+	bell_open(&bell, doorbell);
 	while (!(hello = frames_read(&f->hello)))
-		frames_pause();
+		bell_wait(&bell);
 	f->total = total;
 	f->drawn = 0;
+	f->latency_ns = 0;
 	frames_publish(&f->session, hello);
+	bell_ring(&bell, frames_read(&f->viewer_bell));
 
 	start = frames_now_ns();
 	while (seen < total) {
@@ -148,8 +157,12 @@ int main(int argc, char **argv)
 						  frame);
 			drawn_at[slot] = frames_now_ns();
 			frames_publish(&f->drawn, ++frame);
+			bell_ring(&bell, frames_read(&f->viewer_bell));
 		} else if (frames_read(&f->seen) == seen) {
-			frames_pause();
+			if (rate && frame < total)
+				frames_pause();		/* it has a clock of its own */
+			else
+				bell_wait(&bell);
 		}
 
 		/* "seen" is somebody else's number: believe what can be true */
