@@ -49,5 +49,21 @@ TEST_STATIC(poisoned_page_is_neither_mapped_nor_read)
 	EXPECT_EQ(bad - 5, pread(dev.fd, copy, dev.size - 5, 5));
 	EXPECT_EQ(dev.size - bad - page_size, pread(dev.fd, copy, dev.size, bad + page_size));
 	check_fresh_mapping(page_size, bad);
+}
+
+/* It is poisoned by now. Whether the core maps the rest of its folio as a huge page, it decides. */
+TEST_STATIC(poisoned_page_is_not_mapped_as_part_of_a_huge_page)
+{
+	const uint64_t bad = pmd_size + 5 * page_size;
+	char byte, *p;
+
+	if (pread(dev.fd, &byte, 1, bad) == 1)
+		SKIP("this kernel can't poison a page (CONFIG_MEMORY_FAILURE)");
+	ASSERT_EQ(EIO, errno);
+	p = map_at(dev.fd, 0, dev.size, RW, 0);
+	ASSERT_EQ(0, probe_read(p + pmd_size));
+	if (kernel_is(6, 13) && !probe_read(p + bad))
+		SKIP("KNOWN DEFECT: this kernel doesn't mark a folio of ours as poisoned, and maps it");
+	munmap(p, dev.size);
 	check_fresh_mapping(0, bad);
 }
