@@ -105,7 +105,7 @@ source:
 	$(TAR) --transform='s,^,kvmfr-$(VERSION)/,' \
 		-czf build/kvmfr-$(VERSION).tar.gz $(SOURCE_FILES)
 
-# make deb: Debian packages, in build/ (wants debhelper, dh-dkms, libkmod-dev)
+# make deb: Debian packages, in build/ (wants debhelper, dh-dkms, libkmod-dev, libjson-c-dev)
 deb: source
 	rm -rf build/deb
 	mkdir -p build/deb
@@ -115,7 +115,7 @@ deb: source
 	rm -rf build/deb
 	@ls build/*.deb
 
-# make rpm: RPM packages, in build/ (wants rpm-build, gcc, kmod-devel)
+# make rpm: RPM packages, in build/ (wants rpm-build, gcc, kmod-devel, json-c-devel)
 rpm: source
 	rm -rf build/rpm
 	mkdir -p build/rpm/SOURCES

@@ -14,7 +14,7 @@ _kvmfrctl()
 	done
 
 	case $command in
-	'') words='list doctor size qemu libvirt clear --root --help --version' ;;
+	'') words='list doctor size qemu libvirt clear memory --root --help --version' ;;
 	list) words=--json ;;
 	doctor) words='--fix --yes --user built signature node loaded devices
 		huge mappings udev user qemu-user apparmor cgroup selinux domains' ;;
@@ -22,6 +22,7 @@ _kvmfrctl()
 	qemu) words='--doorbell --vectors' ;;
 	libvirt) words='--legacy --doorbell --vectors' ;;
 	clear) words=--force ;;
+	memory) words='map read write search core --qmp --file --json --memmap' ;;
 	esac
 	case $command in
 	qemu | libvirt | clear)
@@ -32,6 +33,7 @@ _kvmfrctl()
 
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	--user) mapfile -t COMPREPLY < <(compgen -u -- "$current") ;;
+	--qmp | --file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
 	--root) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
 	*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
 	esac

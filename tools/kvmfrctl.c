@@ -25,6 +25,9 @@ static const struct command {
 	  "the same for a libvirt domain" },
 	{ "clear", cmd_clear, "[--force] DEVICE",
 	  "fill a device's memory with zeros" },
+	{ "memory", cmd_memory,
+	  "map|read ADDRESS LENGTH|write ADDRESS|search PATTERN|core FILE --qmp SOCKET [--file [BLOCK=]PATH]... [--json|--memmap]",
+	  "a guest's physical memory" },
 };
 
 #define N_COMMANDS	(sizeof(commands) / sizeof(*commands))

@@ -14,7 +14,8 @@ LICENSE="GPL-2 MIT"
 SLOT="0"
 KEYWORDS="~amd64 ~arm64"
 
-RDEPEND="sys-apps/kmod:="
+RDEPEND="dev-libs/json-c:=
+	sys-apps/kmod:="
 DEPEND="${RDEPEND}"
 
 CONFIG_CHECK="PCI DMA_SHARED_BUFFER ZONE_DEVICE"

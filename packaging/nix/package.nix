@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # boot.kernelPackages.callPackage ./package.nix { }: the module, the tools and
 # the library, with the files that packaging/files lists.
-{ lib, stdenv, kernel, kmod }:
+{ lib, stdenv, kernel, kmod, json_c }:
 
 stdenv.mkDerivation {
   pname = "kvmfr";
@@ -11,7 +11,7 @@ stdenv.mkDerivation {
   outputs = [ "out" "dev" ];
   hardeningDisable = [ "pic" "format" ];
   nativeBuildInputs = kernel.moduleBuildDependencies;
-  buildInputs = [ kmod ];
+  buildInputs = [ kmod json_c ];
 
   makeFlags = [ "KDIR=${kernel.dev}/lib/modules/${kernel.modDirVersion}/build" ];
   buildFlags = [ "module" "tools" "library" ];
