@@ -63,7 +63,7 @@ static struct kvmfr_channels *attach(int side)
 	return c;
 }
 
-/* Fresh memory between two pages without access, with a channel "a". */
+/* Fresh memory, between two pages without access, with a channel "a". */
 static struct kvmfr_channels *fresh(void)
 {
 	struct kvmfr_channels *c;
@@ -254,7 +254,7 @@ static int a_hundred_mb_each_way_at_once_arrive_unchanged(void)
 	return err;
 }
 
-/* Writes consecutive 32-bit numbers as bytes until it is killed. */
+/* Writes 0, 1, 2... as bytes until it is killed. */
 static void count_for_ever(void)
 {
 	struct kvmfr_channels *c = attach(1);
@@ -327,7 +327,8 @@ static int a_hostile_end_does_no_harm(void)
 {
 	struct kvmfr_channels *c = fresh();
 	struct kvmfr_channel_info info;
-	static char data[RING];
+	/* More than the memory has: a bound that is missing ends at the page behind. */
+	static char data[2 * SIZE];
 	int broken = 0, moved = 0, status;
 	pid_t pid = fork();
 
@@ -348,11 +349,12 @@ static int a_hostile_end_does_no_harm(void)
 		if (kvmfr_channel_open(c, "a", KVMFR_CHANNEL_TAKE, &ch))
 			continue;
 		for (int i = 0; i < 8; i++) {
-			ssize_t n = kvmfr_channel_read(ch, data, round % RING);
+			size_t size = i & 1 ? sizeof(data) : (size_t)round % RING;
+			ssize_t n = kvmfr_channel_read(ch, data, size);
 
 			broken += n == -EPROTO;
 			moved += n > 0;
-			kvmfr_channel_write(ch, data, round % RING);
+			kvmfr_channel_write(ch, data, size);
 			kvmfr_channel_poll(ch);
 		}
 		kvmfr_channel_close(ch);
