@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -52,6 +53,19 @@ static int bell_wait(int side)
 	}
 	eventfd_read(bell[side], &value);
 	return 0;
+}
+
+/* fork(), but the child ends with the parent, whatever ends that. */
+static pid_t child(void)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(1);
+	}
+	return pid;
 }
 
 static struct kvmfr_channels *attach(int side)
@@ -245,7 +259,7 @@ static int a_hundred_mb_each_way_at_once_arrive_unchanged(void)
 	pid_t pid;
 
 	fresh();
-	pid = fork();
+	pid = child();
 	if (!pid)
 		_exit(transfer(1));
 	err = transfer(0);
@@ -278,7 +292,7 @@ static int a_killed_end_is_seen_closed_a_hundred_times(void)
 	EQUAL(kvmfr_channel_open(c, "a", 0, &ch), 0);
 	for (int i = 0; i < 100; i++) {
 		unsigned int least = next(&seed) % 5000, got = 0;
-		pid_t pid = fork();
+		pid_t pid = child();
 		ssize_t n;
 
 		if (!pid)
@@ -330,7 +344,7 @@ static int a_hostile_end_does_no_harm(void)
 	/* More than the memory has: a bound that is missing ends at the page behind. */
 	static char data[2 * SIZE];
 	int broken = 0, moved = 0, status;
-	pid_t pid = fork();
+	pid_t pid = child();
 
 	if (!pid)
 		overwrite_for_ever();
