@@ -14,7 +14,7 @@ _kvmfrctl()
 	done
 
 	case $command in
-	'') words='list doctor size qemu libvirt clear memory --root --help --version' ;;
+	'') words='list doctor size qemu libvirt clear create remove memory --root --help --version' ;;
 	list) words=--json ;;
 	doctor) words='--fix --yes --user built signature node loaded devices
 		huge mappings udev user qemu-user apparmor cgroup selinux domains' ;;
@@ -22,10 +22,11 @@ _kvmfrctl()
 	qemu) words='--doorbell --vectors' ;;
 	libvirt) words='--legacy --doorbell --vectors' ;;
 	clear) words=--force ;;
+	create) words='32M 64M 128M 1G 2G 4G 8G' ;;
 	memory) words='map read write search core --qmp --file --json --memmap' ;;
 	esac
 	case $command in
-	qemu | libvirt | clear)
+	qemu | libvirt | clear | remove)
 		for i in /sys/class/kvmfr/*; do
 			[[ -e $i ]] && words+=" /dev/${i##*/}"
 		done ;;

@@ -158,6 +158,8 @@ int cmd_size(int argc, char **argv);
 int cmd_qemu(int argc, char **argv);
 int cmd_libvirt(int argc, char **argv);
 int cmd_clear(int argc, char **argv);
+int cmd_create(int argc, char **argv);
+int cmd_remove(int argc, char **argv);
 int cmd_memory(int argc, char **argv);
 
 #endif
