@@ -348,7 +348,8 @@ static int a_hostile_end_does_no_harm(void)
 
 	if (!pid)
 		overwrite_for_ever();
-	for (int round = 0; round < 20000; round++) {
+	/* More rounds where the other process hardly ran. */
+	for (int round = 0; round < 20000 || (round < 1000000 && !(broken && moved)); round++) {
 		struct kvmfr_channel *ch;
 
 		if (round % 8 == 0) {
