@@ -1288,7 +1288,7 @@ static int kvmfr_dmabuf_begin_cpu_access(struct dma_buf *dmabuf,
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 	struct kvmfr_mapping *map;
-	long ret = 0;
+	long ret;
 
 	if (kvmfr_dev_gone(buf->kdev))
 		return -ENODEV;
