@@ -1,245 +1,508 @@
 // SPDX-License-Identifier: MIT
 /*
- * Channels: one end of a channel.
- *
- * Own indices are kept here and only written to the memory, so that the other
- * side can't change them. Its own are read once for each use and bounded.
+ * One open end of a channel. docs/channels.rst, "Ends", has the protocol: how
+ * two ends become connected, and how each notices that the other was closed or
+ * is another one now.
  */
-#include "channel.h"
-
 #include <errno.h>
-#include <stdbool.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-struct kvmfr_channel {
-	struct kvmfr_channels *channels;
-	unsigned int index;
-	struct channel_line *own, *other;
-	unsigned char *out, *in;	/* the rings */
-	uint32_t ring;			/* bytes of each */
-	uint32_t head, tail;		/* of the own line */
-	uint32_t peer_epoch;		/* the other end's when it was last looked at */
-	bool want_data, want_room;	/* what the own line says */
-	bool broken;
+#include "channel-set.h"
+
+#define STATE_MASK	((1u << FORMAT_STATE_BITS) - 1)
+
+/* In the order in which they come, again and again. */
+enum phase {
+	CONNECTING,		/* nothing to be read, nothing can be written */
+	CONNECTED,
+	ENDED,			/* the other end went away; what it wrote can be read */
 };
 
-static void channel_notify(const struct kvmfr_channel *ch)
+struct kvmfr_channel {
+	struct kvmfr_channels *set;
+	struct slot *slot;
+	char name[FORMAT_NAME_SIZE];
+	bool nonblock;
+
+	struct format_half *mine, *theirs;
+	struct ring_writer writer;
+	struct ring_reader reader;
+
+	enum phase phase;
+	uint32_t epoch;		/* this end's, in mine->end.state */
+	uint32_t accepted;	/* the other end's that this one is, or will be, connected with */
+	bool finished;		/* shutdown() was called */
+	bool inherited;		/* ENDED, but nobody here knows that it ever was CONNECTED */
+	int error;		/* -ENODEV, -EPROTO: nothing works any more */
+};
+
+/* --- the other end --------------------------------------------------------- */
+
+struct other {
+	uint32_t epoch;
+	enum format_state state;
+};
+
+static struct other other_end(struct kvmfr_channel *channel)
 {
-	ch->channels->notify(ch->channels->argument);
+	uint32_t word = channels_other_state(channel->set, &channel->theirs->end);
+
+	return (struct other){ word >> FORMAT_STATE_BITS, word & STATE_MASK };
 }
 
-/* The other side broke the format: nothing of this channel is used any more. */
-static int channel_break(struct kvmfr_channel *ch)
+static void publish(struct kvmfr_channel *channel, enum format_state state)
 {
-	if (!ch->broken) {
-		ch->broken = true;
-		word_write(&ch->own->state, KVMFR_CHANNEL_CLOSED);
-		channel_notify(ch);
+	/* Release: what the state says of this end's other words is there before. */
+	format_store_release(&channel->mine->end.state, FORMAT_STATE(channel->epoch, state));
+	channels_signal(channel->set, channel->slot - channel->set->slot);
+}
+
+static void ring(struct kvmfr_channel *channel)
+{
+	channels_signal(channel->set, channel->slot - channel->set->slot);
+}
+
+static int fail(struct kvmfr_channel *channel, int error)
+{
+	if (!channel->error) {
+		channel->error = error;
+		publish(channel, STATE_CLOSED);
 	}
-	return -EPROTO;
+	return channel->error;
 }
 
-/* Bytes that can be read; negative if the other's index is out of bounds. */
-static int64_t data_waiting(const struct kvmfr_channel *ch)
+void channel_gone(struct kvmfr_channel *channel)
 {
-	uint32_t waiting = word_read(&ch->other->head) - ch->tail;
-
-	return waiting <= ch->ring ? (int64_t)waiting : -EPROTO;
-}
-
-static int64_t room_left(const struct kvmfr_channel *ch)
-{
-	uint32_t waiting = ch->head - word_read(&ch->other->tail);
-
-	return waiting <= ch->ring ? (int64_t)(ch->ring - waiting) : -EPROTO;
+	fail(channel, -ENODEV);
 }
 
 /*
- * Says what is waited for. The barrier is one half of the wake-up rule: look at
- * the other's index after it. channel_wake() is the other half.
+ * Where the other end started to write in its present epoch. False: it is just
+ * becoming another one, look again when it has told so.
  */
-static void want(struct kvmfr_channel *ch, bool data, bool room)
+static bool other_start(struct kvmfr_channel *channel, uint32_t epoch, uint32_t *start)
 {
-	if (data == ch->want_data && room == ch->want_room)
-		return;
-	if (data != ch->want_data)
-		word_write(&ch->own->want_data, data);
-	if (room != ch->want_room)
-		word_write(&ch->own->want_room, room);
-	ch->want_data = data;
-	ch->want_room = room;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	*start = format_load(&channel->theirs->end.start);
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return other_end(channel).epoch == epoch;
 }
 
-/* After an own index was written: rings if the other end waits for it. */
-static void channel_wake(const struct kvmfr_channel *ch, const uint32_t *wanted)
+/* --- connecting ------------------------------------------------------------ */
+
+/* A new epoch. What came for the one before, and hasn't been read, is lost. */
+static void begin(struct kvmfr_channel *channel)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (word_read(wanted))
-		channel_notify(ch);
+	channel->phase = CONNECTING;
+	channel->inherited = false;
+	channel->accepted = 0;
+	channel->epoch = channel->epoch % FORMAT_EPOCH_MAX + 1;
+	format_store(&channel->mine->writer.wake, channel->writer.head - 1);
+	format_store(&channel->mine->end.start, channel->writer.head);
+	format_store(&channel->mine->end.ack, 0);
+	publish(channel, STATE_OPEN);
 }
 
-static bool peer_open(const struct kvmfr_channel *ch, uint32_t *epoch)
+/* The other end is open, and not the one that was known. */
+static bool accept_other(struct kvmfr_channel *channel, uint32_t epoch)
 {
-	const struct kvmfr_channels *c = ch->channels;
+	uint32_t start;
 
-	return channel_state(c, ch->index, !c->side, epoch) == KVMFR_CHANNEL_OPEN;
+	if (!other_start(channel, epoch, &start))
+		return false;
+	channel->accepted = epoch;
+	ring_skip(&channel->reader, start);
+	format_store(&channel->mine->reader.wake, start);
+	format_store_release(&channel->mine->end.ack, epoch);
+	ring(channel);
+	return true;
 }
 
-int kvmfr_channel_open(struct kvmfr_channels *c, const char *name, unsigned int flags,
-		       struct kvmfr_channel **channel)
+/* One step towards being connected; answers whether there was one. */
+static bool connect_step(struct kvmfr_channel *channel, struct other other)
 {
-	struct channel_place place;
-	struct kvmfr_channel *ch;
-	uint32_t epoch;
-	int index;
+	if (other.epoch != channel->accepted)
+		return other.state == STATE_OPEN && accept_other(channel, other.epoch);
+	if (other.state == STATE_CLOSED || other.state == STATE_ENDED ||
+	    format_load_acquire(&channel->theirs->end.ack) != channel->epoch)
+		return false;
+	channel->phase = CONNECTED;
+	publish(channel, channel->finished ? STATE_FINISHED : STATE_CONNECTED);
+	return true;
+}
 
-	*channel = NULL;
-	if (flags & ~KVMFR_CHANNEL_TAKE)
-		return -EINVAL;
-	index = channel_find(c, name, &place);
-	if (index < 0)
-		return index;
-	if (channel_state(c, index, c->side, &epoch) == KVMFR_CHANNEL_OPEN &&
-	    !(flags & KVMFR_CHANNEL_TAKE))
-		return -EBUSY;
-	ch = calloc(1, sizeof(*ch));
-	if (!ch)
-		return -ENOMEM;
-	ch->channels = c;
-	ch->index = index;
-	ch->own = &slot_at(c, index)->line[c->side];
-	ch->other = &slot_at(c, index)->line[!c->side];
-	ch->ring = place.ring;
-	ch->out = c->memory + place.offset + (c->side ? place.ring : 0);
-	ch->in = c->memory + place.offset + (c->side ? 0 : place.ring);
-	ch->head = word_read(&ch->own->head);
-	ch->tail = word_read(&ch->own->tail);
-	if (data_waiting(ch) < 0 || room_left(ch) < 0) {
-		free(ch);
-		return -EPROTO;
+static bool is_over(const struct kvmfr_channel *channel, struct other other)
+{
+	return other.epoch != channel->accepted || other.state == STATE_CLOSED ||
+	       other.state == STATE_ENDED;
+}
+
+/* Whether the other end may, by its word, be written to. */
+static bool is_listening(const struct kvmfr_channel *channel, struct other other)
+{
+	return channel->phase == CONNECTED && other.epoch == channel->accepted &&
+	       (other.state == STATE_CONNECTED || other.state == STATE_FINISHED);
+}
+
+/*
+ * Up to where there is something to read. *@final: the other end will not write
+ * more on this connection.
+ */
+static uint32_t limit(struct kvmfr_channel *channel, bool *final)
+{
+	struct other other = other_end(channel);
+	uint32_t start;
+
+	/* The head is loaded after the state that makes it the last one. */
+	if (other.epoch == channel->accepted) {
+		*final = is_over(channel, other) || other.state == STATE_FINISHED;
+		return ring_head(&channel->reader);
 	}
-	peer_open(ch, &ch->peer_epoch);
-	/* 0 is left out: it stands for "never opened". */
-	word_write(&ch->own->epoch, epoch + 1 ? epoch + 1 : 1);
-	word_write(&ch->own->want_data, 0);
-	word_write(&ch->own->want_room, 0);
-	word_write(&ch->own->state, KVMFR_CHANNEL_OPEN);
-	channel_notify(ch);
-	*channel = ch;
+	*final = other_start(channel, other.epoch, &start);
+	return *final ? start : channel->reader.tail;
+}
+
+/* Goes on with whatever the other end did. Answers 0 or why it can't. */
+static int update(struct kvmfr_channel *channel)
+{
+	struct other other;
+	bool final;
+
+	if (channel->set->error)
+		return channel->error = -ENODEV;
+	channels_refresh(channel->set, channel->slot);
+	if (channel->error)
+		return channel->error;
+	other = other_end(channel);
+	if (other.state > STATE_ENDED)
+		return fail(channel, -EPROTO);
+
+	if (channel->phase == CONNECTED && is_over(channel, other)) {
+		channel->phase = ENDED;
+		publish(channel, STATE_ENDED);
+	}
+	/* What an earlier process left is an end of file only if something is left. */
+	if (channel->phase == ENDED && channel->inherited &&
+	    limit(channel, &final) == channel->reader.tail && final)
+		begin(channel);
+	/* At most two steps: accepting, being accepted. */
+	if (channel->phase == CONNECTING && connect_step(channel, other))
+		connect_step(channel, other_end(channel));
 	return 0;
 }
 
-void kvmfr_channel_close(struct kvmfr_channel *ch)
+/* --- reading and writing --------------------------------------------------- */
+
+/* All the pieces that there are. Answers bytes, 0 or -EPROTO. */
+static ssize_t read_some(struct kvmfr_channel *channel, uint8_t *data, size_t size,
+			 uint32_t until)
 {
-	if (!ch)
-		return;
-	if (!ch->broken) {
-		word_write(&ch->own->want_data, 0);
-		word_write(&ch->own->want_room, 0);
-		word_write(&ch->own->state, KVMFR_CHANNEL_CLOSED);
-		channel_notify(ch);
+	size_t done = 0;
+
+	while (done < size) {
+		bool wake = false;
+		ssize_t n = ring_read(&channel->reader, data + done, size - done, until, &wake);
+
+		if (n < 0)
+			return fail(channel, n);
+		if (!n)
+			break;
+		done += n;
+		channel->inherited = false;
+		if (wake)
+			ring(channel);
 	}
-	free(ch);
+	return done;
 }
 
-/* Copies between the caller's bytes and a ring, in one or two pieces. */
-static void ring_copy_in(const struct kvmfr_channel *ch, unsigned char *data, uint32_t size)
+/* As read() of a channel that is NONBLOCK. */
+static ssize_t read_now(struct kvmfr_channel *channel, void *data, size_t size)
 {
-	uint32_t at = ch->tail & (ch->ring - 1);
-	uint32_t first = size < ch->ring - at ? size : ch->ring - at;
+	int ret = update(channel);
+	uint32_t until;
+	bool final;
+	ssize_t n;
 
-	memcpy(data, ch->in + at, first);
-	memcpy(data + first, ch->in, size - first);
-}
-
-static void ring_copy_out(const struct kvmfr_channel *ch, const unsigned char *data,
-			  uint32_t size)
-{
-	uint32_t at = ch->head & (ch->ring - 1);
-	uint32_t first = size < ch->ring - at ? size : ch->ring - at;
-
-	memcpy(ch->out + at, data, first);
-	memcpy(ch->out, data + first, size - first);
-}
-
-ssize_t kvmfr_channel_read(struct kvmfr_channel *ch, void *data, size_t size)
-{
-	int64_t waiting;
-	uint32_t epoch;
-	bool open;
-
-	if (ch->broken)
-		return -EPROTO;
-	waiting = data_waiting(ch);
-	if (!waiting && size) {
-		want(ch, true, ch->want_room);
-		/* The state before the index: what came before a close is read. */
-		open = peer_open(ch, &epoch);
-		waiting = data_waiting(ch);
-		if (!waiting)
-			return open ? -EAGAIN : 0;
+	if (ret)
+		return ret;
+	if (channel->phase == CONNECTING || !size)
+		return 0;
+	until = limit(channel, &final);
+	n = read_some(channel, data, size, until);
+	if (n)
+		return n;
+	if (final && channel->phase == ENDED) {
+		channel->finished = false;
+		begin(channel);
 	}
-	if (waiting < 0)
-		return channel_break(ch);
-	if ((uint64_t)waiting < size)
-		size = waiting;
-	ring_copy_in(ch, data, size);
-	ch->tail += size;
-	word_write(&ch->own->tail, ch->tail);
-	want(ch, false, ch->want_room);
-	channel_wake(ch, &ch->other->want_room);
-	return size;
+	return final ? 0 : -EAGAIN;
 }
 
-ssize_t kvmfr_channel_write(struct kvmfr_channel *ch, const void *data, size_t size)
+ssize_t kvmfr_channel_read(struct kvmfr_channel *channel, void *data, size_t size)
+{
+	for (;;) {
+		ssize_t n = read_now(channel, data, size);
+		int ret;
+
+		if (n != -EAGAIN)
+			return n;
+		if (ring_await_data(&channel->reader) != channel->reader.tail)
+			n = read_now(channel, data, size);
+		if (n != -EAGAIN || channel->nonblock)
+			return n;
+		ret = kvmfr_channel_wait(channel, KVMFR_CHANNEL_IN, -1);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+/* All the pieces for which there is room. Answers bytes, 0 or -EPROTO. */
+static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		bool wake = false;
+		ssize_t n = ring_write(&channel->writer, data + done, size - done, &wake);
+
+		if (n < 0)
+			return fail(channel, n);
+		if (!n && ring_await_room(&channel->writer) <= 0)
+			break;
+		done += n;
+		if (wake)
+			ring(channel);
+	}
+	return done;
+}
+
+/* As write() of a channel that is NONBLOCK, but answers 0 for -EAGAIN. */
+static ssize_t write_now(struct kvmfr_channel *channel, const void *data, size_t size)
+{
+	int ret = update(channel);
+
+	if (ret)
+		return ret;
+	if (channel->phase == ENDED || channel->finished)
+		return -EPIPE;
+	if (!is_listening(channel, other_end(channel)))
+		return 0;
+	return write_some(channel, data, size);
+}
+
+ssize_t kvmfr_channel_write(struct kvmfr_channel *channel, const void *data, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = write_now(channel, (const uint8_t *)data + done, size - done);
+
+		if (n < 0)
+			return done ? (ssize_t)done : n;
+		done += n;
+		if (done == size)
+			break;
+		if (channel->nonblock)
+			return done ? (ssize_t)done : -EAGAIN;
+		n = kvmfr_channel_wait(channel, KVMFR_CHANNEL_OUT, -1);
+		if (n < 0)
+			return done ? (ssize_t)done : n;
+	}
+	return done;
+}
+
+int kvmfr_channel_shutdown(struct kvmfr_channel *channel)
+{
+	int ret = update(channel);
+
+	if (ret)
+		return ret;
+	if (channel->phase == ENDED)
+		return -EPIPE;
+	channel->finished = true;
+	if (channel->phase == CONNECTED)
+		publish(channel, STATE_FINISHED);
+	return 0;
+}
+
+/* --- waiting --------------------------------------------------------------- */
+
+static unsigned int poll_in(struct kvmfr_channel *channel)
+{
+	bool final;
+	uint32_t until = limit(channel, &final);
+
+	if (until == channel->reader.tail && !final)
+		until = ring_await_data(&channel->reader);
+	return final || until != channel->reader.tail ? KVMFR_CHANNEL_IN : 0;
+}
+
+static unsigned int poll_out(struct kvmfr_channel *channel)
 {
 	int64_t room;
 
-	if (ch->broken)
-		return -EPROTO;
-	room = room_left(ch);
-	if (!room && size) {
-		want(ch, ch->want_data, true);
-		room = room_left(ch);
-		if (!room)
-			return -EAGAIN;
-	}
-	if (room < 0)
-		return channel_break(ch);
-	if ((uint64_t)room < size)
-		size = room;
-	ring_copy_out(ch, data, size);
-	ch->head += size;
-	word_write(&ch->own->head, ch->head);
-	want(ch, ch->want_data, false);
-	channel_wake(ch, &ch->other->want_data);
-	return size;
+	if (channel->finished || !is_listening(channel, other_end(channel)))
+		return 0;
+	room = ring_room(&channel->writer);
+	if (!room)
+		room = ring_await_room(&channel->writer);
+	return room ? KVMFR_CHANNEL_OUT : 0;
 }
 
-int kvmfr_channel_poll(struct kvmfr_channel *ch)
+unsigned int kvmfr_channel_poll(struct kvmfr_channel *channel)
 {
-	int64_t waiting, room;
-	int states = 0;
-	uint32_t epoch;
+	if (update(channel))
+		return KVMFR_CHANNEL_IN | KVMFR_CHANNEL_OUT | KVMFR_CHANNEL_HUP |
+		       KVMFR_CHANNEL_ERR;
+	switch (channel->phase) {
+	case CONNECTING:
+		return KVMFR_CHANNEL_IN | KVMFR_CHANNEL_HUP;
+	case CONNECTED:
+		return poll_in(channel) | poll_out(channel);
+	default:
+		return poll_in(channel) | KVMFR_CHANNEL_HUP | KVMFR_CHANNEL_END;
+	}
+}
 
-	if (ch->broken)
-		return -EPROTO;
-	want(ch, !data_waiting(ch), !room_left(ch));
-	/* An end that was closed and opened since shows as one HUP. */
-	if (!peer_open(ch, &epoch))
-		states |= KVMFR_CHANNEL_HUP | KVMFR_CHANNEL_IN;
-	else if (ch->peer_epoch && epoch != ch->peer_epoch)
-		states |= KVMFR_CHANNEL_HUP;
-	ch->peer_epoch = epoch;
-	waiting = data_waiting(ch);
-	room = room_left(ch);
-	if (waiting < 0 || room < 0)
-		return channel_break(ch);
-	if (waiting)
-		states |= KVMFR_CHANNEL_IN;
-	if (room)
-		states |= KVMFR_CHANNEL_OUT;
-	return states;
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
+}
+
+int kvmfr_channel_wait(struct kvmfr_channel *channel, unsigned int events, int timeout)
+{
+	struct pollfd wake = { .fd = channel->set->backing.wake, .events = POLLIN };
+	int64_t end = timeout < 0 ? 0 : now_ms() + timeout;
+	unsigned int bits = kvmfr_channel_poll(channel);
+	unsigned int until = events | KVMFR_CHANNEL_ERR;
+
+	if (!(bits & KVMFR_CHANNEL_HUP))
+		until |= KVMFR_CHANNEL_HUP;
+	while (!(bits & until)) {
+		int left = timeout < 0 ? -1 : end - now_ms();
+		int n = timeout >= 0 && left <= 0 ? 0 : poll(&wake, 1, left);
+
+		if (n < 0)
+			return -errno;
+		if (!n)
+			return 0;
+		channels_look(channel->set);
+		bits = kvmfr_channel_poll(channel);
+	}
+	return bits;
+}
+
+/* --- opening and closing --------------------------------------------------- */
+
+/* The connection of a process before this one, which can still be read from. */
+static void inherit(struct kvmfr_channel *channel)
+{
+	channel->phase = ENDED;
+	channel->inherited = true;
+	channel->accepted = format_load(&channel->mine->end.ack);
+	channel->reader.tail = format_load(&channel->mine->reader.tail);
+	publish(channel, STATE_ENDED);
+}
+
+static struct kvmfr_channel *channel_new(struct kvmfr_channels *set, struct slot *slot)
+{
+	struct format_slot *memory = channels_slot(set, slot);
+	struct format_half *mine = &memory->half[set->mine], *theirs = &memory->half[set->other];
+	struct kvmfr_channel *channel = calloc(1, sizeof(*channel));
+	uint8_t *base = set->backing.memory;
+
+	if (!channel)
+		return NULL;
+	channel->set = set;
+	channel->slot = slot;
+	memcpy(channel->name, slot->d.name, sizeof(channel->name));
+	channel->mine = mine;
+	channel->theirs = theirs;
+	channel->writer = (struct ring_writer){
+		.data = base + slot->d.page[set->mine] * (size_t)FORMAT_PAGE,
+		.size = slot->d.size[set->mine],
+		.head = format_load(&mine->writer.head),
+		.bytes = le64toh(__atomic_load_n(&mine->writer.bytes, __ATOMIC_RELAXED)),
+		.mine = &mine->writer,
+		.theirs = &theirs->reader,
+	};
+	channel->reader = (struct ring_reader){
+		.data = base + slot->d.page[set->other] * (size_t)FORMAT_PAGE,
+		.size = slot->d.size[set->other],
+		.mine = &mine->reader,
+		.theirs = &theirs->writer,
+	};
+	channel->epoch = format_load(&mine->end.state) >> FORMAT_STATE_BITS;
+	return channel;
+}
+
+static struct slot *slot_by_name(struct kvmfr_channels *set, const char *name)
+{
+	for (uint32_t i = 0; i < set->slots; i++) {
+		struct slot *slot = &set->slot[i];
+
+		channels_refresh(set, slot);
+		if (slot->exists && !strcmp(slot->d.name, name))
+			return slot;
+	}
+	return NULL;
+}
+
+int kvmfr_channel_open(struct kvmfr_channels *set, const char *name, unsigned int flags,
+		       struct kvmfr_channel **result)
+{
+	struct kvmfr_channel *channel;
+	struct slot *slot;
+
+	*result = NULL;
+	if (set->observe)
+		return -EPERM;
+	if (set->error)
+		return -ENODEV;
+	if (!channel_name_is_valid(name) || (flags & ~KVMFR_CHANNEL_NONBLOCK))
+		return -EINVAL;
+	slot = slot_by_name(set, name);
+	if (!slot)
+		return -ENOENT;
+	if (slot->open)
+		return -EBUSY;
+	channel = channel_new(set, slot);
+	if (!channel)
+		return -ENOMEM;
+	channel->nonblock = flags & KVMFR_CHANNEL_NONBLOCK;
+	slot->open = channel;
+	if (slot->left_open)
+		inherit(channel);
+	else
+		begin(channel);
+	slot->left_open = false;
+
+	/* Was it removed meanwhile? The fence is that of the signal. */
+	channels_refresh(set, slot);
+	if (channel->error) {
+		kvmfr_channel_close(channel);
+		return -ENOENT;
+	}
+	*result = channel;
+	return 0;
+}
+
+void kvmfr_channel_close(struct kvmfr_channel *channel)
+{
+	if (!channel)
+		return;
+	if (!channel->error && !channel->set->error)
+		publish(channel, STATE_CLOSED);
+	channel->slot->open = NULL;
+	free(channel);
+}
+
+const char *kvmfr_channel_name(const struct kvmfr_channel *channel)
+{
+	return channel->name;
 }
