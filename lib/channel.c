@@ -336,7 +336,9 @@ static unsigned int poll_in(struct kvmfr_channel *channel)
 
 	if (until == channel->reader.tail && !final)
 		until = ring_await_data(&channel->reader);
-	return final || until != channel->reader.tail ? KVMFR_CHANNEL_IN : 0;
+	if (until != channel->reader.tail)
+		return KVMFR_CHANNEL_IN;
+	return final ? KVMFR_CHANNEL_IN | KVMFR_CHANNEL_EOF : 0;
 }
 
 static unsigned int poll_out(struct kvmfr_channel *channel)

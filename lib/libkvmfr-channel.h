@@ -293,6 +293,7 @@ KVMFR_API int kvmfr_channel_shutdown(struct kvmfr_channel *channel);
 #define KVMFR_CHANNEL_HUP	0x4	/* the other end is away */
 #define KVMFR_CHANNEL_ERR	0x8	/* read() and write() say what: ENODEV, EPROTO */
 #define KVMFR_CHANNEL_END	0x10	/* a connection is over; reading it to its end is due */
+#define KVMFR_CHANNEL_EOF	0x20	/* with IN: nothing is left of a connection, read() answers 0 */
 
 /**
  * kvmfr_channel_poll - what could be done without waiting

@@ -18,6 +18,7 @@
 #define HUP	KVMFR_CHANNEL_HUP
 #define ERR	KVMFR_CHANNEL_ERR
 #define END	KVMFR_CHANNEL_END
+#define NOMORE	KVMFR_CHANNEL_EOF
 #define SIZE	(4u << 20)
 #define RING	8192u
 
@@ -422,7 +423,7 @@ TEST(each_end_is_told_when_the_other_opens_and_closes, .fixture = &both)
 	EXPECT_TRUE(woken(near));
 	ASSERT_EQ(1, kvmfr_channels_event(sets[near], &event));
 	EXPECT_EQ(KVMFR_CHANNEL_CLOSED, event.other);
-	EXPECT_EQ(IN | HUP | END, kvmfr_channel_poll(a));
+	EXPECT_EQ(IN | HUP | END | NOMORE, kvmfr_channel_poll(a));
 	EXPECT_EQ(-EPIPE, kvmfr_channel_write(a, "x", 1));
 	EXPECT_EQ(0, kvmfr_channel_read(a, &byte, 1));
 	EXPECT_EQ(IN | HUP, kvmfr_channel_poll(a));
@@ -439,7 +440,7 @@ TEST(detaching_closes_what_is_open, .fixture = &both)
 	EXPECT_EQ(KVMFR_CHANNEL_CONNECTED, info.state[near]);
 	EXPECT_EQ(KVMFR_CHANNEL_CONNECTED, info.state[far]);
 	kvmfr_channels_detach(sets[far]);
-	EXPECT_EQ(IN | HUP | END, kvmfr_channel_poll(a));
+	EXPECT_EQ(IN | HUP | END | NOMORE, kvmfr_channel_poll(a));
 	ASSERT_EQ(1, kvmfr_channels_list(sets[near], &info, 1));
 	EXPECT_EQ(KVMFR_CHANNEL_ABSENT, info.state[far]);
 	EXPECT_EQ(KVMFR_CHANNEL_OPEN, info.state[near]);
@@ -454,7 +455,7 @@ TEST(server_says_that_the_peer_has_gone, .fixture = &both)
 	kvmfr_channels_peer_gone(sets[near], 77);
 	EXPECT_EQ(OUT, kvmfr_channel_poll(a));
 	kvmfr_channels_peer_gone(sets[near], 10 + far);
-	EXPECT_EQ(IN | HUP | END, kvmfr_channel_poll(a));
+	EXPECT_EQ(IN | HUP | END | NOMORE, kvmfr_channel_poll(a));
 	expect_event(near, KVMFR_CHANNEL_CHANGED, "one");
 }
 
@@ -478,7 +479,7 @@ TEST(poll_in_every_state, .fixture = &both)
 	EXPECT_EQ(0, kvmfr_channel_shutdown(a));
 	EXPECT_EQ(-EPIPE, kvmfr_channel_write(a, "x", 1));
 	EXPECT_EQ(0, kvmfr_channel_poll(a));
-	EXPECT_EQ(IN | OUT, kvmfr_channel_poll(b));
+	EXPECT_EQ(IN | OUT | NOMORE, kvmfr_channel_poll(b));
 	EXPECT_EQ(0, kvmfr_channel_read(b, data, 1));
 	EXPECT_EQ(1, kvmfr_channel_write(b, "x", 1));
 	EXPECT_EQ(IN, kvmfr_channel_poll(a));
