@@ -23,7 +23,7 @@
 #define MEMORY_NAME	"memory"	/* in systemd's store of descriptors */
 
 struct daemon {
-	const char *device, *path;
+	const char *device, *path, *status_path;
 	uint64_t size;
 	unsigned int vectors;
 	mode_t mode;
@@ -33,6 +33,7 @@ struct daemon {
 	sd_event *event;
 	sd_event_source *accepting;
 	struct server *server;
+	struct status status;
 };
 
 void die(const char *fmt, ...)
@@ -56,6 +57,7 @@ static void usage(FILE *out)
 	      "  --socket PATH   where clients connect; not with socket activation\n"
 	      "  --mode MODE     of the socket, octal (0660)\n"
 	      "  --group NAME    of the socket (the one it runs as)\n"
+	      "  --status PATH   a file that says who is there (the socket's path + .status)\n"
 	      "  --version, --help\n", out);
 }
 
@@ -92,6 +94,7 @@ static void parse(struct daemon *d, int argc, char **argv)
 		{ "socket", required_argument, NULL, 'p' },
 		{ "mode", required_argument, NULL, 'm' },
 		{ "group", required_argument, NULL, 'g' },
+		{ "status", required_argument, NULL, 't' },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
@@ -120,6 +123,9 @@ static void parse(struct daemon *d, int argc, char **argv)
 			break;
 		case 'g':
 			d->group = group_number(optarg);
+			break;
+		case 't':
+			d->status_path = optarg;
 			break;
 		case 'V':
 			puts("kvmfrd " VERSION);
@@ -204,6 +210,7 @@ static void on_change(void *data)
 
 	sd_event_source_set_enabled(d->accepting, SD_EVENT_ON);
 	sd_notifyf(0, "STATUS=%u of %u peers", n, SERVER_PEERS);
+	status_write(&d->status);
 }
 
 static int on_connect(sd_event_source *source, int listener, uint32_t events,
@@ -258,6 +265,21 @@ static void start(struct daemon *d)
 		die("out of memory");
 }
 
+static void tell_status(struct daemon *d)
+{
+	struct stat st;
+
+	if (fstat(d->memory, &st))
+		die("the size of the memory: %s", strerror(errno));
+	d->status = (struct status){
+		.memory = d->device ? d->device : "memfd",
+		.size = st.st_size,
+		.vectors = d->vectors,
+		.server = d->server,
+	};
+	status_begin(&d->status, d->status_path, d->listener);
+}
+
 int main(int argc, char **argv)
 {
 	struct daemon d = {
@@ -280,10 +302,12 @@ int main(int argc, char **argv)
 	if (d.listener < 0)
 		d.listener = socket_listen(d.path, d.mode, d.group);
 	start(&d);
+	tell_status(&d);
 	sd_notifyf(0, "READY=1\nSTATUS=0 of %u peers", SERVER_PEERS);
 	ret = sd_event_loop(d.event);
 
 	sd_notify(0, "STOPPING=1");
+	status_end(&d.status);
 	server_free(d.server);
 	sd_event_source_disable_unref(d.accepting);
 	sd_event_unref(d.event);
