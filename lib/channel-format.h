@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory that channels are in, as docs/channels.rst describes it. Section
- * numbers in the sources of channels are those of that text.
+ * The memory that channels are in, as docs/channels.rst describes it.
  *
  * Every word is 32 bits, little-endian, and has one writer: the side that it is
  * named after, or the host where it names none. The other side may write
@@ -70,8 +69,9 @@ struct format_descriptor {
 
 struct format_end {
 	uint32_t state;
-	uint32_t ack;		/* the epoch of the other end that this one accepted */
+	uint32_t ack;		/* the epoch of the other end that this one accepted, or 0 */
 	uint32_t start;		/* the writer's head at the start of this epoch */
+	uint32_t serial;	/* of the channel that this epoch is about */
 } FORMAT_ALIGNED;
 
 struct format_writer {

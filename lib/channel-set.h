@@ -27,7 +27,7 @@ struct slot {
 	bool added, removed;		/* not yet told */
 	char removed_name[FORMAT_NAME_SIZE];
 
-	bool left_open;			/* by a process before this one, see "Inheriting" */
+	bool left_open;			/* by a process before this one, see "Death and restart" */
 	struct kvmfr_channel *open;
 };
 

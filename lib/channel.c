@@ -65,11 +65,21 @@ static void ring(struct kvmfr_channel *channel)
 	channels_signal(channel->set, channel->slot - channel->set->slot);
 }
 
+/* Without an ack nobody takes the connection over, see inherit(). */
+static void publish_closed(struct kvmfr_channel *channel)
+{
+	format_store(&channel->mine->end.ack, 0);
+	publish(channel, STATE_CLOSED);
+}
+
 static int fail(struct kvmfr_channel *channel, int error)
 {
+	/* Memory that went away in the middle reads as zeros, see kvmfr_channels_fault(). */
+	if (channel->set->error)
+		return channel->error = -ENODEV;
 	if (!channel->error) {
 		channel->error = error;
-		publish(channel, STATE_CLOSED);
+		publish_closed(channel);
 	}
 	return channel->error;
 }
@@ -101,6 +111,7 @@ static void begin(struct kvmfr_channel *channel)
 	channel->epoch = channel->epoch % FORMAT_EPOCH_MAX + 1;
 	format_store(&channel->mine->writer.wake, channel->writer.head - 1);
 	format_store(&channel->mine->end.start, channel->writer.head);
+	format_store(&channel->mine->end.serial, channel->slot->d.serial);
 	format_store(&channel->mine->end.ack, 0);
 	publish(channel, STATE_OPEN);
 }
@@ -207,6 +218,8 @@ static ssize_t read_some(struct kvmfr_channel *channel, uint8_t *data, size_t si
 
 		if (n < 0)
 			return fail(channel, n);
+		if (channel->set->error)
+			return done ? (ssize_t)done : -ENODEV;
 		if (!n)
 			break;
 		done += n;
@@ -261,6 +274,7 @@ ssize_t kvmfr_channel_read(struct kvmfr_channel *channel, void *data, size_t siz
 /* All the pieces for which there is room. Answers bytes, 0 or -EPROTO. */
 static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, size_t size)
 {
+	bool full = false;
 	size_t done = 0;
 
 	while (done < size) {
@@ -269,8 +283,10 @@ static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, si
 
 		if (n < 0)
 			return fail(channel, n);
-		if (!n && ring_await_room(&channel->writer) <= 0)
+		/* Only once: a tail that goes to and fro must not keep this here. */
+		if (!n && (full || ring_await_room(&channel->writer) <= 0))
 			break;
+		full = !n;
 		done += n;
 		if (wake)
 			ring(channel);
@@ -499,7 +515,7 @@ void kvmfr_channel_close(struct kvmfr_channel *channel)
 	if (!channel)
 		return;
 	if (!channel->error && !channel->set->error)
-		publish(channel, STATE_CLOSED);
+		publish_closed(channel);
 	channel->slot->open = NULL;
 	free(channel);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -79,6 +80,10 @@ static uint32_t random_word(void)
 
 static int format(const struct kvmfr_channels_backing *backing)
 {
+	const struct format_memory *old = backing->memory;
+	bool guest = !kvmfr_channels_problem(old, backing->size) &&
+		     (format_load(&old->side[GUEST].session) & 1);
+	uint32_t peer = format_load(&old->side[GUEST].peer) & 0xffff;
 	struct format_memory *memory = backing->memory;
 	uint32_t pages = backing->size / FORMAT_PAGE < UINT32_MAX ?
 			 backing->size / FORMAT_PAGE : UINT32_MAX;
@@ -99,6 +104,9 @@ static int format(const struct kvmfr_channels_backing *backing)
 	format_store(&memory->header.identity, identity ^ (random_word() | 1));
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 	memcpy(memory->header.magic, FORMAT_MAGIC, sizeof(memory->header.magic));
+	format_fence();
+	if (guest)
+		backing->ring(backing->opaque, peer, 0);
 	return 0;
 }
 
@@ -143,8 +151,6 @@ static void look_at_signals(struct kvmfr_channels *set)
 	if (word != set->seen) {
 		set->seen = word;
 		look_at_all(set);
-		if (is_stale(set))
-			set->error = -ESTALE;
 		if (format_load(&set->memory->side[set->other].session) != set->gone_session)
 			set->gone = false;
 	}
@@ -165,7 +171,9 @@ int channels_look(struct kvmfr_channels *set)
 		ret = set->backing.clear(set->backing.opaque);
 	if (ret < 0 && !set->error)
 		set->error = ret;
-	if (ret > 0)
+	if (!set->error && is_stale(set))
+		set->error = -ESTALE;
+	if (!set->error && ret > 0)
 		look_at_signals(set);
 	return set->error;
 }
@@ -179,6 +187,23 @@ void kvmfr_channels_peer_gone(struct kvmfr_channels *set, uint32_t id)
 	set->gone = true;
 	set->gone_session = format_load(&other->session);
 	look_at_all(set);
+}
+
+int kvmfr_channels_fault(struct kvmfr_channels *set, const void *address)
+{
+	uintptr_t start = (uintptr_t)set->backing.memory, at = (uintptr_t)address;
+	int saved = errno;
+	void *p;
+
+	if (at < start || at - start >= set->backing.size)
+		return 0;
+	p = mmap(set->backing.memory, set->backing.size, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+	errno = saved;
+	if (p == MAP_FAILED)
+		return 0;
+	set->error = -ENODEV;
+	return 1;
 }
 
 int kvmfr_channels_fd(const struct kvmfr_channels *set)
@@ -213,9 +238,10 @@ static bool ring_is_valid(const struct kvmfr_channels *set, uint32_t page, uint3
 }
 
 /*
- * Copies a descriptor. Answers whether it is one of a channel. Rings may overlap
- * those of another channel: that mixes up what the side that wrote so says
- * itself, and nothing else.
+ * Copies a descriptor. Answers whether it is one of a channel; if not, the copy
+ * has either the rings of one that was removed, or none. Rings may overlap those
+ * of another channel: that mixes up what the side that wrote so says itself, and
+ * nothing else.
  */
 static bool descriptor_read(const struct kvmfr_channels *set, uint32_t slot,
 			    struct descriptor *copy)
@@ -232,8 +258,12 @@ static bool descriptor_read(const struct kvmfr_channels *set, uint32_t slot,
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	valid = (copy->serial & 1) && format_load(&d->serial) == copy->serial &&
 		channel_name_is_valid(copy->name);
-	for (int i = 0; i < 2; i++)
-		valid = valid && ring_is_valid(set, copy->page[i], copy->size[i]);
+	if (!ring_is_valid(set, copy->page[0], copy->size[0]) ||
+	    !ring_is_valid(set, copy->page[1], copy->size[1])) {
+		/* space_find() trusts what is in a copy */
+		memset(copy->size, 0, sizeof(copy->size));
+		valid = false;
+	}
 	return valid;
 }
 
@@ -528,6 +558,8 @@ static bool slot_event(struct kvmfr_channels *set, struct slot *slot,
 	} else {
 		event->what = KVMFR_CHANNEL_CHANGED;
 		slot->look = false;
+		/* Next time the others have their turn, however much is happening here. */
+		set->cursor = (set->cursor + 1) % set->slots;
 	}
 	return event->what != KVMFR_CHANNEL_CHANGED || slot->exists;
 }
@@ -541,9 +573,10 @@ int kvmfr_channels_event(struct kvmfr_channels *set, struct kvmfr_channel_event 
 	for (uint32_t i = 0; i < set->slots; i++) {
 		struct slot *slot = &set->slot[set->cursor];
 
-		if ((slot->look || slot->removed || slot->added) && slot_event(set, slot, event))
+		if (!slot->look && !slot->removed && !slot->added)
+			set->cursor = (set->cursor + 1) % set->slots;
+		else if (slot_event(set, slot, event))
 			return 1;
-		set->cursor = (set->cursor + 1) % set->slots;
 	}
 	return 0;
 }
@@ -588,7 +621,10 @@ static void side_unlock(struct kvmfr_channels *set)
 		fcntl(set->backing.fd, F_SETLK, &lock);
 }
 
-/* Ends that an earlier process left open are closed. */
+/*
+ * Ends that are open in the memory, but in no process, become closed. The ack
+ * of one that was connected stays, for who goes on with it.
+ */
 static void close_what_is_open(struct kvmfr_channels *set)
 {
 	for (uint32_t i = 0; i < set->slots; i++) {
@@ -596,10 +632,12 @@ static void close_what_is_open(struct kvmfr_channels *set)
 		uint32_t word = format_load(&end->state);
 		uint32_t state = word % (1 << FORMAT_STATE_BITS);
 
-		if (state == STATE_CLOSED)
-			continue;
-		set->slot[i].left_open = state != STATE_OPEN && set->slot[i].exists;
-		format_store_release(&end->state, word - state + STATE_CLOSED);
+		if (state == STATE_OPEN)
+			format_store(&end->ack, 0);
+		if (state != STATE_CLOSED)
+			format_store_release(&end->state, word - state + STATE_CLOSED);
+		set->slot[i].left_open = set->slot[i].exists && format_load(&end->ack) &&
+					 format_load(&end->serial) == set->slot[i].d.serial;
 	}
 }
 
@@ -701,6 +739,19 @@ int kvmfr_channels_attach(struct kvmfr_channels **result,
 	look_at_all(set);
 	*result = set;
 	return 0;
+}
+
+void kvmfr_channels_leave(struct kvmfr_channels *set)
+{
+	if (!set)
+		return;
+	for (uint32_t i = 0; i < set->slots; i++) {
+		free(set->slot[i].open);
+		set->slot[i].open = NULL;
+	}
+	if (!set->observe && !set->error)
+		close_what_is_open(set);
+	kvmfr_channels_detach(set);
 }
 
 void kvmfr_channels_detach(struct kvmfr_channels *set)

@@ -80,7 +80,8 @@ struct kvmfr_channels_backing {
  * (see libkvmfr.h). Maps its memory, which kvmfr_channels_unback() unmaps.
  * Both belong to the caller; the peer stays open as long as the backing is used.
  *
- * When a device is unplugged its memory gives SIGBUS, as kvmfr.h says.
+ * When a device is unplugged its memory gives SIGBUS, as kvmfr.h says: a program
+ * that is to outlive that has a handler which calls kvmfr_channels_fault().
  *
  * Errors: those of the kvmfr_peer_*() functions.
  */
@@ -101,8 +102,11 @@ KVMFR_API void kvmfr_channels_unback(struct kvmfr_channels_backing *backing);
  * @side: which side to be
  * @flags: KVMFR_CHANNELS_*; FORMAT and OVERWRITE are for the host
  *
- * Ends that an earlier process left open are closed. What it hadn't read yet is
- * read by the next that opens that channel, followed by an end of file.
+ * Ends that an earlier process left open, by kvmfr_channels_leave() or because it
+ * died, are closed. What it hadn't read yet is read by the next that opens that
+ * channel, followed by an end of file. Channels that are in the memory stay; a
+ * host that shouldn't believe its guest, who can write there, what they are
+ * called removes those it doesn't know.
  *
  * Errors:
  * EINVAL: an unknown flag, a flag that isn't for this side, memory that isn't
@@ -125,6 +129,28 @@ KVMFR_API int kvmfr_channels_attach(struct kvmfr_channels **set,
  * on, tells the other side, and frees @set. NULL is allowed.
  */
 KVMFR_API void kvmfr_channels_detach(struct kvmfr_channels *set);
+
+/**
+ * kvmfr_channels_leave - stop being a side, so that another process goes on
+ *
+ * As kvmfr_channels_detach(), but what hasn't been read stays for the next that
+ * attaches, as after a process that died. For a new version of a program, and
+ * for the host before a live migration. NULL is allowed.
+ */
+KVMFR_API void kvmfr_channels_leave(struct kvmfr_channels *set);
+
+/**
+ * kvmfr_channels_fault - the memory gave SIGBUS: go on without it
+ * @address: si_addr of the signal
+ *
+ * For a handler of SIGBUS, from which it is safe to call. If @address is in the
+ * memory of @set, memory of zeros is put in its place, so that the handler can
+ * return. From then on everything answers -ENODEV; what was being read when it
+ * happened isn't returned as data.
+ *
+ * Returns 1, or 0 if the address is elsewhere: the fault is another one.
+ */
+KVMFR_API int kvmfr_channels_fault(struct kvmfr_channels *set, const void *address);
 
 /**
  * kvmfr_channels_problem - why memory can't be used for channels
@@ -161,13 +187,16 @@ struct kvmfr_channel_event {
  * Events tell where to look, they don't count: several may come as one, and one
  * may turn out to be for nothing. After a CHANGED ask kvmfr_channel_poll().
  * Who mixes this with calls that block asks until 0 before sleeping on the
- * descriptor, since those calls read it, too.
+ * descriptor, since those calls read it, too. The other side can make events
+ * without end; no channel waits for another that has many, but a program that
+ * has more to do than this asks so and so often, then does that.
  *
  * Returns 1 and fills *@event, or 0 if there is none.
  *
  * Errors: ESTALE: the memory was formatted anew, or replaced by that of another
- * machine (live migration): detach and attach again; until then everything
- * answers ENODEV. Or what the backing's clear() answers, as ENODEV when the
+ * machine (live migration, which rings nobody: a host that has a guest coming
+ * asks now and then): detach and attach again; until then everything answers
+ * ENODEV. Or what the backing's clear() answers, as ENODEV when the
  * device was unplugged.
  */
 KVMFR_API int kvmfr_channels_event(struct kvmfr_channels *set, struct kvmfr_channel_event *event);

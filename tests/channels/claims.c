@@ -673,6 +673,14 @@ TEST(signal_interrupts_what_blocks, .fixture = &both)
 
 /* --- a process that dies, and one that breaks the protocol ----------------- */
 
+/* Attaches to a side whose process is, by the test's word, dead. */
+static void succeed(int side)
+{
+	ground_back(&ground, &views[side], side, &backings[side]);
+	backings[side].fd = -1;
+	ASSERT_EQ(0, kvmfr_channels_attach(&sets[side], &backings[side], side, 0));
+}
+
 TEST(successor_reads_what_a_dead_process_did_not, .fixture = &both)
 {
 	struct kvmfr_channel *a, *b;
@@ -683,9 +691,7 @@ TEST(successor_reads_what_a_dead_process_did_not, .fixture = &both)
 	EXPECT_EQ(1, kvmfr_channel_read(b, data, 1));
 	EXPECT_EQ(3, kvmfr_channel_write(b, "nut", 3));
 	/* far has a successor, and never said that it ends (nor is its lock asked) */
-	ground_back(&ground, &views[far], far, &backings[far]);
-	backings[far].fd = -1;
-	ASSERT_EQ(0, kvmfr_channels_attach(&sets[far], &backings[far], far, 0));
+	succeed(far);
 	EXPECT_EQ(IN | HUP | END, kvmfr_channel_poll(a));
 	b = open_one(far);
 	EXPECT_EQ(4, kvmfr_channel_read(b, data, 16));
@@ -699,6 +705,101 @@ TEST(successor_reads_what_a_dead_process_did_not, .fixture = &both)
 	EXPECT_EQ(OUT, kvmfr_channel_poll(b));
 	EXPECT_EQ(4, kvmfr_channel_write(a, "pear", 4));
 	EXPECT_EQ(4, kvmfr_channel_read(b, data, 16));
+}
+
+TEST(successor_of_a_process_that_left_or_of_two_that_died, .fixture = &both)
+{
+	struct kvmfr_channel *a, *b;
+	char data[16];
+
+	connect_one(&a, &b);
+	EXPECT_EQ(5, kvmfr_channel_write(a, "apple", 5));
+	EXPECT_EQ(3, kvmfr_channel_write(b, "nut", 3));
+	EXPECT_EQ(1, kvmfr_channel_read(b, data, 1));
+	kvmfr_channels_leave(sets[far]);
+	EXPECT_EQ(IN | HUP | END, kvmfr_channel_poll(a));
+	EXPECT_EQ(-EPIPE, kvmfr_channel_write(a, "x", 1));
+	EXPECT_EQ(3, kvmfr_channel_read(a, data, 16));
+	EXPECT_EQ(0, kvmfr_channel_read(a, data, 16));
+	succeed(far);
+	/* which dies before it opened anything, and so does this one */
+	succeed(far);
+	succeed(far);
+	b = open_one(far);
+	EXPECT_EQ(4, kvmfr_channel_read(b, data, 16));
+	EXPECT_TRUE(!memcmp(data, "pple", 4));
+	EXPECT_EQ(0, kvmfr_channel_read(b, data, 16));
+	settle(a, b);
+	EXPECT_EQ(OUT, kvmfr_channel_poll(a));
+	EXPECT_EQ(OUT, kvmfr_channel_poll(b));
+}
+
+TEST(successor_gets_nothing_of_another_channel_in_the_same_place)
+{
+	struct kvmfr_channel *a, *b;
+	char data[16];
+
+	both_sides("from_host");
+	connect_one(&a, &b);
+	EXPECT_EQ(5, kvmfr_channel_write(a, "apple", 5));
+	/* the guest dies, is known to have, and its channel is replaced */
+	kvmfr_channels_peer_gone(sets[HOST], 11);
+	ASSERT_EQ(0, kvmfr_channel_remove(sets[HOST], "one"));
+	kvmfr_channel_close(a);
+	ASSERT_EQ(0, kvmfr_channel_create(sets[HOST], "two", RING, RING));
+	succeed(GUEST);
+	drop_events(HOST);
+	a = open_name(HOST, "two");
+	b = open_name(GUEST, "two");
+	settle(a, b);
+	EXPECT_EQ(OUT, kvmfr_channel_poll(b));
+	EXPECT_EQ(-EAGAIN, kvmfr_channel_read(b, data, 16));
+}
+
+TEST(memory_that_is_unplugged_in_the_middle_answers_enodev, .fixture = &both)
+{
+	struct kvmfr_channel_event event;
+	struct kvmfr_channel *a, *b;
+	uint8_t data[RING] = { 1 };
+
+	connect_one(&a, &b);
+	EXPECT_EQ(RING, kvmfr_channel_write(b, data, RING));
+	EXPECT_EQ(10, kvmfr_channel_read(a, data, 10));
+	EXPECT_EQ(0, kvmfr_channels_fault(sets[near], data));
+	EXPECT_EQ(0, kvmfr_channels_fault(sets[near], backings[far].memory));
+	EXPECT_EQ(1, kvmfr_channels_fault(sets[near], backings[near].memory + SIZE - 1));
+	EXPECT_EQ(-ENODEV, kvmfr_channel_read(a, data, 10));
+	EXPECT_EQ(-ENODEV, kvmfr_channel_write(a, data, 10));
+	EXPECT_EQ(IN | OUT | HUP | ERR, kvmfr_channel_poll(a));
+	EXPECT_EQ(-ENODEV, kvmfr_channels_event(sets[near], &event));
+	/* the other side has lost nothing of its own */
+	EXPECT_EQ(OUT, kvmfr_channel_poll(b));
+	kvmfr_channels_detach(sets[near]);
+	EXPECT_EQ(0, attach_flags(near, 0));
+}
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)context;
+	if (!kvmfr_channels_fault(sets[near], info->si_addr))
+		_exit(KTAP_FAIL);
+}
+
+TEST(handler_of_sigbus_keeps_what_was_read_true, .fixture = &both)
+{
+	const struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+	struct kvmfr_channel *a, *b;
+	uint8_t data[RING];
+
+	connect_one(&a, &b);
+	EXPECT_EQ(RING, write_pattern(b, 0, RING));
+	ASSERT_EQ(0, sigaction(SIGBUS, &action, NULL));
+	/* The rings are gone, the table isn't: it is the copying that faults. */
+	ASSERT_EQ(0, ftruncate(ground.memory, 67 * 4096));
+	memset(data, 0x55, sizeof(data));
+	EXPECT_EQ(-ENODEV, kvmfr_channel_read(a, data, sizeof(data)));
+	EXPECT_EQ(-ENODEV, kvmfr_channel_write(a, data, sizeof(data)));
 }
 
 /* Ends the connection of one test, so that the next begins with nothing. */
@@ -751,4 +852,77 @@ TEST(memory_that_was_replaced_is_told, .fixture = &both)
 	EXPECT_EQ(-ENODEV, kvmfr_channel_write(a, "x", 1));
 	kvmfr_channels_detach(sets[near]);
 	EXPECT_EQ(0, attach_flags(near, 0));
+}
+
+TEST(guest_is_told_when_the_memory_is_formatted_anew)
+{
+	struct kvmfr_channel_event event;
+
+	both_sides("from_host");
+	kvmfr_channels_detach(sets[HOST]);
+	drop_events(GUEST);
+	EXPECT_TRUE(!woken(GUEST));
+	ASSERT_EQ(0, attach_flags(HOST, KVMFR_CHANNELS_OVERWRITE));
+	EXPECT_TRUE(woken(GUEST));
+	EXPECT_EQ(-ESTALE, kvmfr_channels_event(sets[GUEST], &event));
+	kvmfr_channels_detach(sets[GUEST]);
+	attach(GUEST);
+	EXPECT_EQ(0, kvmfr_channels_list(sets[GUEST], NULL, 0));
+}
+
+TEST(host_that_comes_back_puts_no_ring_outside_the_memory)
+{
+	static const struct { uint32_t page, size; } bad[] = {
+		{ 67, 1u << 30 }, { 0, 4096 }, { 1023, 8192 }, { 1024, 4096 },
+		{ UINT32_MAX, 4096 }, { UINT32_MAX - 1, UINT32_MAX }, { 67, 1u << 31 },
+	};
+	struct format_memory *memory;
+	uint64_t room;
+
+	both_sides("from_host");
+	memory = backings[GUEST].memory;
+	kvmfr_channels_detach(sets[HOST]);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		for (int slot = 0; slot < 8; slot++) {
+			struct format_descriptor *d = &memory->slot[slot].descriptor;
+
+			d->serial = slot & 1;
+			d->ring[0].page = d->ring[1].page = bad[i].page;
+			d->ring[0].size = d->ring[1].size = bad[i].size;
+			memory->slot[slot].half[GUEST].end.state = 1 << 3 | 2;
+		}
+		attach(HOST);
+		room = kvmfr_channels_room(sets[HOST]);
+		EXPECT_EQ((1024 - 67) * 4096, room);
+		EXPECT_EQ(0, kvmfr_channel_create(sets[HOST], "a", 4096, 4096));
+		EXPECT_EQ(67, memory->slot[0].descriptor.ring[0].page);
+		EXPECT_EQ(68, memory->slot[0].descriptor.ring[1].page);
+		EXPECT_EQ(-ENOSPC, kvmfr_channel_create(sets[HOST], "b", 2 << 20, 2 << 20));
+		EXPECT_EQ(0, kvmfr_channel_remove(sets[HOST], "a"));
+		kvmfr_channels_detach(sets[HOST]);
+	}
+}
+
+TEST(busy_channel_does_not_hide_the_events_of_others, .fixture = &both)
+{
+	struct kvmfr_channel_event event;
+	struct kvmfr_channel *a, *b, *d;
+	char byte;
+	int i;
+
+	ASSERT_EQ(0, kvmfr_channel_create(sets[HOST], "two", RING, RING));
+	connect_one(&a, &b);
+	drop_events(near);
+	d = open_name(far, "two");
+	for (i = 0; i < 2; i++) {
+		/* "one" has something new before each look */
+		EXPECT_EQ(1, kvmfr_channel_write(b, "x", 1));
+		ASSERT_EQ(1, kvmfr_channels_event(sets[near], &event));
+		if (!strcmp(event.name, "two"))
+			break;
+		EXPECT_EQ(1, kvmfr_channel_read(a, &byte, 1));
+		EXPECT_EQ(-EAGAIN, kvmfr_channel_read(a, &byte, 1));
+	}
+	EXPECT_EQ(1, i);
+	kvmfr_channel_close(d);
 }
