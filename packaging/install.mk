@@ -2,16 +2,20 @@
 # Installing and packaging, included by the Makefile.
 
 PREFIX		?= /usr/local
-# Where an administrator's own files are; packages have theirs in /usr/lib.
-UDEVDIR		?= /etc/udev/rules.d
-MODULESLOADDIR	?= /etc/modules-load.d
+DISTRO		?= $(shell . /etc/os-release 2>/dev/null && echo $$ID $$ID_LIKE)
+
+# Packages have these in /usr/lib, an administrator's own files are in /etc.
+CONFDIR		= $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)
+UDEVDIR		?= $(CONFDIR)/udev/rules.d
+MODULESLOADDIR	?= $(CONFDIR)/modules-load.d
 MODPROBEDIR	?= /etc/modprobe.d
 BINDIR		?= $(PREFIX)/bin
 LIBDIR		?= $(PREFIX)/lib
 INCLUDEDIR	?= $(PREFIX)/include
 MANDIR		?= $(PREFIX)/share/man
 BASHDIR		?= $(PREFIX)/share/bash-completion/completions
-ZSHDIR		?= $(PREFIX)/share/zsh/site-functions
+# Debian's zsh looks into site-functions in /usr/local only.
+ZSHDIR		?= $(PREFIX)/share/zsh/$(if $(and $(filter debian,$(DISTRO)),$(filter /usr,$(PREFIX))),vendor-completions,site-functions)
 FISHDIR		?= $(PREFIX)/share/fish/vendor_completions.d
 SELINUXDIR	?= $(PREFIX)/share/selinux/packages
 SYSTEMDDIR	?= $(PREFIX)/lib/systemd/system
@@ -20,7 +24,6 @@ VERSION		:= $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 SRCDIR		= /usr/src/kvmfr-$(VERSION)
 
 # The group that the udev rule lets in: that of the distribution's QEMU.
-DISTRO		?= $(shell . /etc/os-release 2>/dev/null && echo $$ID $$ID_LIKE)
 NODE_GROUP	?= $(if $(filter fedora rhel,$(DISTRO)),qemu,kvm)
 
 # Not exported: "make deb" and its like choose directories of their own.
@@ -49,7 +52,6 @@ library:
 # make daemon: build kvmfrd (wants libsystemd-dev)
 daemon:
 	$(MAKE) -C kvmfrd OUT=$(CURDIR)/build/kvmfrd
-	sed 's,@BINDIR@,$(BINDIR),' kvmfrd/kvmfrd@.service > build/kvmfrd/kvmfrd@.service
 
 # make install-daemon: kvmfrd and its systemd units, which make install leaves out
 install-daemon: daemon
@@ -105,7 +107,7 @@ source:
 	$(TAR) --transform='s,^,kvmfr-$(VERSION)/,' \
 		-czf build/kvmfr-$(VERSION).tar.gz $(SOURCE_FILES)
 
-# make deb: Debian packages, in build/ (wants debhelper, dh-dkms, libkmod-dev, libjson-c-dev)
+# make deb: Debian packages, in build/ (after "apt-get build-dep .")
 deb: source
 	rm -rf build/deb
 	mkdir -p build/deb
@@ -115,7 +117,7 @@ deb: source
 	rm -rf build/deb
 	@ls build/*.deb
 
-# make rpm: RPM packages, in build/ (wants rpm-build, gcc, kmod-devel, json-c-devel)
+# make rpm: RPM packages, in build/ (after "dnf builddep packaging/kvmfr.spec")
 rpm: source
 	rm -rf build/rpm
 	mkdir -p build/rpm/SOURCES
@@ -125,7 +127,7 @@ rpm: source
 	rm -rf build/rpm
 	@ls build/*.rpm
 
-# make arch: Arch Linux packages, in build/ (wants makepkg; not as root)
+# make arch: Arch Linux packages, in build/ (with MAKEPKGFLAGS=-s; not as root)
 arch: source
 	rm -rf build/arch
 	mkdir -p build/arch

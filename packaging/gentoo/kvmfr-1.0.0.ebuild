@@ -3,7 +3,7 @@
 
 EAPI=8
 
-inherit linux-mod-r1 udev
+inherit linux-mod-r1 systemd udev
 
 DESCRIPTION="Memory shared between a host and its virtual machines as a device"
 HOMEPAGE="https://looking-glass.io/"
@@ -13,9 +13,11 @@ RESTRICT="fetch"
 LICENSE="GPL-2 MIT"
 SLOT="0"
 KEYWORDS="~amd64 ~arm64"
+IUSE="systemd"
 
 RDEPEND="dev-libs/json-c:=
-	sys-apps/kmod:="
+	sys-apps/kmod:=
+	systemd? ( sys-apps/systemd:= )"
 DEPEND="${RDEPEND}"
 
 CONFIG_CHECK="PCI DMA_SHARED_BUFFER ZONE_DEVICE"
@@ -25,19 +27,21 @@ MODULES_KERNEL_MIN=5.10
 kvmfr() {
 	emake -f packaging/install.mk DISTRO=gentoo DESTDIR="${D}" PREFIX="${EPREFIX}/usr" \
 		LIBDIR="${EPREFIX}/usr/$(get_libdir)" UDEVDIR="$(get_udevdir)/rules.d" \
-		MODULESLOADDIR="${EPREFIX}/usr/lib/modules-load.d" "$@"
+		MODULESLOADDIR="${EPREFIX}/usr/lib/modules-load.d" \
+		SYSTEMDDIR="$(systemd_get_systemunitdir)" "$@"
 }
 
 src_compile() {
 	local modlist=( kvmfr=updates )
 	local modargs=( KDIR="${KV_OUT_DIR}" )
 	linux-mod-r1_src_compile
-	kvmfr tools library
+	kvmfr tools library $(usev systemd daemon)
 }
 
 src_install() {
 	linux-mod-r1_src_install
-	kvmfr install-config install-tools install-library install-dev
+	kvmfr install-config install-tools install-library install-dev \
+		$(usev systemd install-daemon)
 }
 
 pkg_postinst() {

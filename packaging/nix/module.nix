@@ -42,6 +42,7 @@ in
       options kvmfr static_size_mb=${sizes}
     '';
     services.udev.packages = [ package ];
+    systemd.packages = [ package ];
     environment.systemPackages = [ package ];
     users.users = lib.genAttrs cfg.users (_: { extraGroups = [ "kvm" ]; });
     virtualisation.libvirtd.qemu.verbatimConfig = lib.mkIf (cfg.libvirt && nodes != [ ]) ''

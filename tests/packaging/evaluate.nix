@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-# NixOS's module for kvmfr, evaluated without nixpkgs: lib and the rest of the
-# configuration are stand-ins with as much as the module uses.
-{ module, sizes }:
+# NixOS's module and package for kvmfr, evaluated without nixpkgs: lib, stdenv and
+# the rest of the configuration are stand-ins with as much as they use.
+{ module ? null, sizes ? [ ], package ? null }:
 
 let
   lib = {
@@ -13,6 +13,8 @@ let
     mkIf = condition: value: if condition then value else { };
     optionalString = condition: text: if condition then text else "";
     genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
+    licenses = { gpl2Only = "GPL-2.0-only"; mit = "MIT"; };
+    platforms.linux = [ ];
     types = { listOf = type: type; ints.positive = null; str = null; bool = null; };
   };
   evaluated = import module {
@@ -24,5 +26,16 @@ let
     };
   };
 in
-assert builtins.attrNames evaluated.options.hardware.kvmfr == [ "enable" "libvirt" "sizes" "users" ];
-evaluated.config
+{
+  config =
+    assert builtins.attrNames evaluated.options.hardware.kvmfr == [ "enable" "libvirt" "sizes" "users" ];
+    evaluated.config;
+
+  # What the package gives to stdenv, which builds it of that.
+  packages_arguments = removeAttrs (import package {
+    inherit lib;
+    stdenv.mkDerivation = arguments: arguments;
+    kernel = { dev = "/kernel"; modDirVersion = "0"; moduleBuildDependencies = [ ]; };
+    kmod = "kmod"; json_c = "json_c"; systemd = "systemd";
+  }) [ "src" ];
+}
