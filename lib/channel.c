@@ -166,9 +166,13 @@ static uint32_t limit(struct kvmfr_channel *channel, bool *final)
 	struct other other = other_end(channel);
 	uint32_t start;
 
-	/* The head is loaded after the state that makes it the last one. */
+	/*
+	 * The head is loaded after the state that makes it the last one. Who is
+	 * still OPEN didn't get connected before this end was ENDED.
+	 */
 	if (other.epoch == channel->accepted) {
-		*final = is_over(channel, other) || other.state == STATE_FINISHED;
+		*final = is_over(channel, other) || other.state == STATE_FINISHED ||
+			 (channel->phase == ENDED && other.state == STATE_OPEN);
 		return ring_head(&channel->reader);
 	}
 	*final = other_start(channel, other.epoch, &start);

@@ -734,6 +734,22 @@ TEST(successor_of_a_process_that_left_or_of_two_that_died, .fixture = &both)
 	EXPECT_EQ(OUT, kvmfr_channel_poll(b));
 }
 
+TEST(successor_of_a_process_that_died_before_the_other_end_knew, .fixture = &both)
+{
+	struct kvmfr_channel *a, *b;
+
+	a = open_one(near);
+	b = open_one(far);
+	kvmfr_channel_poll(a);
+	kvmfr_channel_poll(b);		/* connected, and dies; a has not seen it */
+	EXPECT_EQ(0, kvmfr_channel_poll(b) & HUP);
+	succeed(far);
+	b = open_one(far);
+	settle(a, b);
+	EXPECT_EQ(OUT, kvmfr_channel_poll(a));
+	EXPECT_EQ(OUT, kvmfr_channel_poll(b));
+}
+
 TEST(successor_gets_nothing_of_another_channel_in_the_same_place)
 {
 	struct kvmfr_channel *a, *b;
