@@ -86,8 +86,8 @@ static const char *ordinary_owner(const char *rule)
 	return owner;
 }
 
-/* The user libvirt runs QEMU as: a name, or a number with or without "+". */
-static bool qemu_person(const char *conf, struct person *person)
+/* It may be written as a number, with or without "+". */
+bool qemu_person(const char *conf, struct person *person)
 {
 	char *user = qemu_conf_setting(conf, "user");
 
@@ -183,13 +183,12 @@ void check_udev(struct report *r)
 		      n_devices ? ", and it was applied" : "");
 }
 
-/* A command that lets the user in, where one more group is all it takes. */
-static void mend_group(struct finding *finding, const struct device *dev,
-		       const char *user)
+void mend_group(struct finding *finding, const struct stat *st,
+		const char *user)
 {
-	const char *group = group_name(dev->st.st_gid), *copy = "";
+	const char *group = group_name(st->st_gid), *copy = "";
 
-	if ((dev->st.st_mode & 060) != 060 || !dev->st.st_gid)
+	if ((st->st_mode & 060) != 060 || !st->st_gid)
 		return;
 	/* An image has its groups in /usr, where usermod does not look. */
 	if (system_is_image())
@@ -198,11 +197,11 @@ static void mend_group(struct finding *finding, const struct device *dev,
 	mend(finding, "%susermod -aG %s %s", copy, quoted(group), quoted(user));
 }
 
-static const char *access_text(const struct device *dev)
+const char *access_text(const char *node, const struct stat *st)
 {
-	return text("%s belongs to %s:%s, mode %04o", dev->node,
-		    user_name(dev->st.st_uid), group_name(dev->st.st_gid),
-		    dev->st.st_mode & 07777);
+	return text("%s belongs to %s:%s, mode %04o", node,
+		    user_name(st->st_uid), group_name(st->st_gid),
+		    st->st_mode & 07777);
 }
 
 /* Judges every device for somebody; false if there is none to judge. */
@@ -227,8 +226,9 @@ static bool check_person(struct report *r, const struct person *person,
 			      what, person->name, dev->node);
 		} else {
 			finding = wrong(r, "%s%s may not open it: %s", what,
-					person->name, access_text(dev));
-			mend_group(finding, dev, person->name);
+					person->name,
+					access_text(dev->node, &dev->st));
+			mend_group(finding, &dev->st, person->name);
 		}
 	}
 	return any;

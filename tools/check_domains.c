@@ -36,24 +36,12 @@ static void unescape(char *s)
 	*out = 0;
 }
 
-/* A domain of libvirt's. */
-struct domain {
-	const char *file;
-	const char *name;
-	const char *uri;	/* of the libvirt that runs it */
-};
-
 static bool is_json(const char *argument)
 {
 	return *argument == '{';
 }
 
-/*
- * The value of an option in one of QEMU's arguments, as it is written there:
- * after ",size=" in the older syntax, after "size": in JSON. NULL if the
- * argument does not have the option.
- */
-static char *option_in(const char *argument, const char *option)
+char *option_in(const char *argument, const char *option)
 {
 	const char *key = is_json(argument) ? text("\"%s\"", option) :
 					      text(",%s=", option);
@@ -62,8 +50,19 @@ static char *option_in(const char *argument, const char *option)
 	if (!p)
 		return NULL;
 	p += strlen(key);
-	p += strspn(p, is_json(argument) ? " :\"" : "");
-	return strndup(p, strspn(p, "0123456789bBkKmMgGtT"));
+	if (is_json(argument))
+		p += strspn(p, " :");
+	if (*p == '"')
+		return strndup(p + 1, strcspn(p + 1, "\""));
+	return strndup(p, strcspn(p, is_json(argument) ? ",} " : ","));
+}
+
+/* The same of a size, as far as it is one. */
+static char *size_in(const char *argument, const char *option)
+{
+	const char *value = option_in(argument, option);
+
+	return value ? strndup(value, strspn(value, "0123456789bBkKmMgGtT")) : NULL;
 }
 
 static uint64_t size_value(const char *size)
@@ -114,7 +113,7 @@ static const char *replace_option(const char *option, const char *old,
 static bool check_size(struct report *r, const struct domain *domain,
 		       const struct device *dev, const char *argument)
 {
-	const char *size = option_in(argument, "size");
+	const char *size = size_in(argument, "size");
 	struct finding *finding;
 
 	if (!size || size_value(size) == dev->size)
@@ -142,7 +141,7 @@ static bool check_align(struct report *r, const struct domain *domain,
 			const struct device *dev, const char *argument)
 {
 	uint64_t want = device_align(dev), have;
-	const char *align = option_in(argument, "align");
+	const char *align = size_in(argument, "align");
 	bool json = is_json(argument);
 	struct finding *finding;
 
@@ -187,21 +186,13 @@ static void check_argument(struct report *r, const struct domain *domain,
 }
 
 /* The values of all <qemu:arg> of a domain. */
-static void check_domain(struct report *r, const char *file, const char *uri)
+static void find_arguments(struct domain *domain)
 {
 	static const char key[] = "<qemu:arg value=";
-	struct domain domain = { .file = file, .uri = uri };
-	char *p = file_read(file, NULL), *argument;
-
-	if (!p) {
-		unseen(r, "%s is not readable", file);
-		return;
-	}
-	file = strrchr(file, '/') + 1;
-	domain.name = text("%.*s", (int)(strlen(file) - strlen(".xml")), file);
+	const char *p = domain->xml;
 
 	while ((p = strstr(p, key))) {
-		char quote;
+		char quote, *argument;
 
 		p += strlen(key);
 		quote = *p;
@@ -210,12 +201,17 @@ static void check_domain(struct report *r, const char *file, const char *uri)
 		p++;
 		argument = strndup(p, strcspn(p, (char[]){ quote, 0 }));
 		unescape(argument);
-		check_argument(r, &domain, argument);
+		domain->args = reallocarray(domain->args, domain->n_args + 1,
+					    sizeof(*domain->args));
+		if (!domain->args)
+			fail("out of memory");
+		domain->args[domain->n_args++] = argument;
 	}
 }
 
-static void check_domains_in(struct report *r, const char *dir,
-			     const char *uri)
+static void visit_domains_in(struct report *r, const char *dir, const char *uri,
+			     void (*visit)(struct report *r,
+					   const struct domain *domain))
 {
 	glob_t found;
 
@@ -223,19 +219,45 @@ static void check_domains_in(struct report *r, const char *dir,
 		unseen(r, "%s is not readable", dir);
 	if (glob(text("%s/*.xml", dir), 0, NULL, &found))
 		return;
-	for (size_t i = 0; i < found.gl_pathc; i++)
-		check_domain(r, found.gl_pathv[i], uri);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		const char *file = found.gl_pathv[i];
+		const char *base = strrchr(file, '/') + 1;
+		struct domain domain = {
+			.file = file,
+			.name = text("%.*s", (int)(strlen(base) - strlen(".xml")), base),
+			.uri = uri,
+			.xml = file_read(file, NULL),
+		};
+
+		if (!domain.xml) {
+			unseen(r, "%s is not readable", file);
+			continue;
+		}
+		find_arguments(&domain);
+		visit(r, &domain);
+	}
 }
 
-/* The system's domains, and this user's own. */
-void check_domains(struct report *r)
+void domains_each(struct report *r,
+		  void (*visit)(struct report *r, const struct domain *domain))
 {
 	const char *home = getenv("HOME");
 
-	check_domains_in(r, path("/etc/libvirt/qemu"), "qemu:///system");
+	visit_domains_in(r, path("/etc/libvirt/qemu"), "qemu:///system", visit);
 	if (!*root && geteuid() && home)
-		check_domains_in(r, text("%s/.config/libvirt/qemu", home),
-				 "qemu:///session");
+		visit_domains_in(r, text("%s/.config/libvirt/qemu", home),
+				 "qemu:///session", visit);
+}
+
+static void check_domain(struct report *r, const struct domain *domain)
+{
+	for (int i = 0; i < domain->n_args; i++)
+		check_argument(r, domain, domain->args[i]);
+}
+
+void check_domains(struct report *r)
+{
+	domains_each(r, check_domain);
 	if (!r->n)
 		elsewhere(r, "no domain of libvirt's uses a device");
 }

@@ -91,13 +91,39 @@ static bool apparmor_grants(const char *file, const char *node)
 	return false;
 }
 
+#define APPARMOR	"/etc/apparmor.d/%sabstractions/libvirt-qemu"
+
+/* Reports the path as kept from the guests, unless a rule grants it. */
+static bool apparmor_check(struct report *r, const char *what, const char *rule)
+{
+	const char *local = path(APPARMOR, "local/");
+	struct finding *finding;
+
+	if (apparmor_grants(local, what) || apparmor_grants(path(APPARMOR, ""), what))
+		return true;
+	finding = wrong(r, "AppArmor keeps libvirt's guests from %s; a guest sees the change at its next start",
+			what);
+	mend_file(finding, local, "mkdir -p %s && echo '%s rw,' >> %s",
+		  path("/etc/apparmor.d/local/abstractions"), rule, local);
+	return false;
+}
+
+/* libvirt gives its guests rules for what it knows of, which <qemu:arg> is not. */
+static void apparmor_check_domain(struct report *r, const struct domain *domain)
+{
+	const char *sockets[16];
+	int n = domain_sockets(domain, sockets, 16);
+
+	for (int i = 0; i < n && !strcmp(domain->uri, "qemu:///system"); i++)
+		if (!strpbrk(sockets[i], "'\"\n"))
+			apparmor_check(r, sockets[i], server_instance(sockets[i]) ?
+				       "/run/kvmfr/*.sock" : sockets[i]);
+}
+
 void check_apparmor(struct report *r)
 {
-	const char *local = path("/etc/apparmor.d/local/abstractions/libvirt-qemu");
-	const char *abstraction = path("/etc/apparmor.d/abstractions/libvirt-qemu");
 	char *enabled = file_line(path("/sys/module/apparmor/parameters/enabled"));
 	const char *names[MAX_DEVICES];
-	struct finding *finding;
 	char *conf, *driver;
 	int n = nodes(names);
 
@@ -107,21 +133,16 @@ void check_apparmor(struct report *r)
 	}
 	conf = file_read(libvirt_conf_path(), NULL);
 	driver = conf ? qemu_conf_setting(conf, "security_driver") : NULL;
-	if (access(abstraction, F_OK) || (driver && strstr(driver, "none"))) {
+	if (access(path(APPARMOR, ""), F_OK) || (driver && strstr(driver, "none"))) {
 		elsewhere(r, "libvirt's guests are not confined by AppArmor");
 		return;
 	}
 	for (int i = 0; i < n; i++)
-		if (!apparmor_grants(local, names[i]) &&
-		    !apparmor_grants(abstraction, names[i])) {
-			finding = wrong(r, "AppArmor keeps libvirt's guests from %s; a guest sees the change at its next start",
-					names[i]);
-			mend_file(finding, local, "mkdir -p %s && echo '/dev/kvmfr[0-9]* rw,' >> %s",
-				  path("/etc/apparmor.d/local/abstractions"),
-				  local);
-			return;
-		}
-	right(r, "AppArmor lets libvirt's guests use the devices");
+		if (!apparmor_check(r, names[i], "/dev/kvmfr[0-9]*"))
+			break;
+	domains_each(r, apparmor_check_domain);
+	if (!r->n)
+		right(r, "AppArmor lets libvirt's guests use the devices and doorbells");
 }
 
 /*

@@ -27,6 +27,7 @@ static const struct check {
 	{ "cgroup", check_cgroup },
 	{ "selinux", check_selinux },
 	{ "domains", check_domains },
+	{ "servers", check_servers },
 };
 
 #define N_CHECKS	(sizeof(checks) / sizeof(*checks))

@@ -82,6 +82,13 @@ void check_mappings(struct report *r);
 void check_udev(struct report *r);
 void check_user(struct report *r);
 void check_qemu_user(struct report *r);
+/* The user libvirt runs QEMU as, by its qemu.conf. */
+bool qemu_person(const char *conf, struct person *person);
+/* A command that lets the user in, where one more group is all it takes. */
+void mend_group(struct finding *finding, const struct stat *st,
+		const char *user);
+/* "/dev/kvmfr0 belongs to root:kvm, mode 0660" */
+const char *access_text(const char *node, const struct stat *st);
 
 /* check_libvirt.c */
 /* A setting in qemu.conf, as it is written there; NULL if it is not set. */
@@ -94,5 +101,34 @@ void check_selinux(struct report *r);
 
 /* check_domains.c */
 void check_domains(struct report *r);
+/* A domain of libvirt's. */
+struct domain {
+	const char *file;
+	const char *name;
+	const char *uri;	/* of the libvirt that runs it */
+	const char *xml;
+	char **args;		/* what its <qemu:arg> give to QEMU */
+	int n_args;
+};
+/*
+ * Calls the function for each of the system's domains and of this user's own.
+ * Those whose files can't be read are reported as unseen.
+ */
+void domains_each(struct report *r,
+		  void (*visit)(struct report *r, const struct domain *domain));
+/*
+ * The value of an option in one of QEMU's arguments, as it is written there:
+ * after ",size=" in the older syntax, after "size": in JSON. NULL if the
+ * argument does not have the option.
+ */
+char *option_in(const char *argument, const char *option);
+
+/* check_servers.c */
+void check_servers(struct report *r);
+/*
+ * The sockets of doorbells that a system's domain has in its <qemu:arg>, which
+ * libvirt knows nothing of; returns how many.
+ */
+int domain_sockets(const struct domain *domain, const char **sockets, int max);
 
 #endif

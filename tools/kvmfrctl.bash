@@ -15,9 +15,9 @@ _kvmfrctl()
 
 	case $command in
 	'') words='list doctor size qemu libvirt clear create remove memory --root --help --version' ;;
-	list) words=--json ;;
+	list) words='--json --servers' ;;
 	doctor) words='--fix --yes --user built signature node loaded devices
-		huge mappings udev user qemu-user apparmor cgroup selinux domains' ;;
+		huge mappings udev user qemu-user apparmor cgroup selinux domains servers' ;;
 	size) words='--b7 --hdr 1920x1080 2560x1440 3440x1440 3840x2160' ;;
 	qemu) words='--doorbell --vectors' ;;
 	libvirt) words='--legacy --doorbell --vectors' ;;

@@ -12,8 +12,8 @@ static const struct command {
 	const char *arguments;
 	const char *what;
 } commands[] = {
-	{ "list", cmd_list, "[--json]",
-	  "the devices, and who has them open or mapped" },
+	{ "list", cmd_list, "[--servers] [--json]",
+	  "the devices, the doorbell servers, and who uses them" },
 	{ "doctor", cmd_doctor, "[--fix [--yes]] [--user NAME] [CHECK...]",
 	  "what keeps them from working, and what mends it" },
 	{ "size", cmd_size, "[--b7 [--hdr]] WIDTHxHEIGHT",

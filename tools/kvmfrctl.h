@@ -50,6 +50,9 @@ char *column(enum colour colour, int width, const char *s);
  */
 void print_below(int indent, const char *s);
 
+/* The text with a "?" for each control character: another user has written it. */
+char *printable(const char *s);
+
 /* "128 MiB", or "N bytes" if it is not a whole number of MiB. */
 char *mebibytes(uint64_t bytes);
 
@@ -122,9 +125,14 @@ char *user_name(uid_t uid);
 char *group_name(gid_t gid);
 bool group_by_name(const char *name, gid_t *gid);
 bool in_group(const struct person *person, gid_t gid);
-/* May they open the node for reading and writing? By mode and by ACL. */
+/* May they do that (R_OK | W_OK | X_OK) with the file? By mode and by ACL. */
+bool person_may(const struct person *person, const char *node,
+		const struct stat *st, int want);
+/* May they open the node for reading and writing? */
 bool person_may_open(const struct person *person, const char *node,
 		     const struct stat *st);
+/* The first directory above the file that they may not pass; NULL: none. */
+const char *person_is_kept_out(const struct person *person, const char *file);
 
 /* users.c */
 
@@ -146,7 +154,43 @@ struct user {
  * looked into are counted in hidden.
  */
 int users_find(const struct device *dev, struct user **users, int *hidden);
+/* What a process is called, and whose it is; false if it has ended. */
+bool process_look(pid_t pid, const char **command, uid_t *uid);
 
+/* servers.c */
+
+#define MAX_SERVERS	64
+#define SERVER_PEERS_MAX	64	/* as kvmfrd has it */
+
+/* A socket that kvmfrd serves, or will. */
+struct server {
+	const char *socket;
+	const char *name;	/* of kvmfrd@NAME.socket, NULL for another socket */
+	bool exists;		/* something is at that path: st */
+	bool listens;		/* it is a socket, and connections are accepted */
+	struct stat st;
+	/* What the status file says, if runs; else nothing is known. */
+	bool runs;
+	pid_t pid;
+	const char *memory;	/* /dev/kvmfr0 or memfd */
+	uint64_t size;
+	unsigned int vectors;
+	struct server_peer {
+		int id;
+		pid_t pid;	/* 0: unknown */
+	} peers[SERVER_PEERS_MAX];
+	int n_peers;
+};
+
+/* Looks at the server of one socket; there may be nothing. */
+void server_look(const char *socket, struct server *server);
+/* "vm1" for /run/kvmfr/vm1.sock, NULL for another path. */
+char *server_instance(const char *socket);
+/*
+ * Those with sockets in /run/kvmfr, and any other kvmfrd with a status file
+ * beside its socket, in the order of their paths; returns how many.
+ */
+int servers_find(struct server servers[MAX_SERVERS]);
 
 /* What kvmfrctl says without a command: how this machine stands. */
 int summary(void);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl list: the devices and their users, for people and for programs. */
+/* kvmfrctl list: devices, servers, their users; for people and for programs. */
 #include "kvmfrctl.h"
 
 #include <inttypes.h>
@@ -67,6 +67,52 @@ static void print_device(const struct device *dev, int *hidden)
 		print_users(dev, hidden);
 }
 
+static void print_server_line(const struct server *server)
+{
+	printf("%-28s %-12s %-9s %-7s %-14s %04o\n", printable(server->socket),
+	       server->runs ? server->memory : "-",
+	       server->runs ? mebibytes(server->size) : "-",
+	       server->runs ? text("%u", server->vectors) : "-",
+	       text("%s:%s", user_name(server->st.st_uid),
+		    group_name(server->st.st_gid)),
+	       server->st.st_mode & 07777);
+}
+
+/* A process by its id, as in "qemu-system-x86 (1234, libvirt-qemu)". */
+static const char *process_text(pid_t pid)
+{
+	const char *command;
+	uid_t uid;
+
+	if (!pid)
+		return "a process that is not known";
+	if (!process_look(pid, &command, &uid))
+		return text("? (%d)", pid);
+	return text("%s (%d, %s)", command, pid, user_name(uid));
+}
+
+static void print_server(const struct server *server)
+{
+	print_server_line(server);
+	if (!server->listens)
+		printf("    %s\n", column(RED, 0,
+		       "nobody listens there: 'kvmfrctl doctor servers' tells more"));
+	else if (!server->runs)
+		printf("    kvmfrd starts when the first client connects\n");
+	for (int i = 0; i < server->n_peers; i++)
+		printf("    peer %d: %s\n", server->peers[i].id,
+		       process_text(server->peers[i].pid));
+}
+
+static void print_servers(const struct server *servers, int n)
+{
+	if (n)
+		printf("%s\n", column(BOLD, 0, text("%-28s %-12s %-9s %-7s %-14s %s",
+			"SERVER", "MEMORY", "SIZE", "VECTORS", "OWNER:GROUP", "MODE")));
+	for (int i = 0; i < n; i++)
+		print_server(&servers[i]);
+}
+
 /* A JSON string; what is not ASCII is passed on as it is. */
 static char *json(const char *s)
 {
@@ -129,22 +175,84 @@ static void json_device(const struct device *dev)
 	printf("  }");
 }
 
+static void json_peers(const struct server *server)
+{
+	printf("    \"peers\": [");
+	for (int i = 0; i < server->n_peers; i++) {
+		const struct server_peer *peer = &server->peers[i];
+		const char *command;
+		uid_t uid;
+		bool known = process_look(peer->pid, &command, &uid);
+
+		printf("%s\n      { \"id\": %d, \"pid\": %s, \"command\": %s, \"user\": %s }",
+		       i ? "," : "", peer->id,
+		       peer->pid ? text("%d", peer->pid) : "null",
+		       known ? json(command) : "null",
+		       known ? json(user_name(uid)) : "null");
+	}
+	printf("%s]\n", server->n_peers ? "\n    " : "");
+}
+
+static void json_server(const struct server *server)
+{
+	printf("  {\n");
+	printf("    \"socket\": %s,\n", json(server->socket));
+	printf("    \"name\": %s,\n", server->name ? json(server->name) : "null");
+	printf("    \"listens\": %s,\n", server->listens ? "true" : "false");
+	printf("    \"pid\": %s,\n", server->runs ? text("%d", server->pid) : "null");
+	printf("    \"memory\": %s,\n", server->runs ? json(server->memory) : "null");
+	printf("    \"size\": %s,\n", server->runs ?
+	       text("%" PRIu64, server->size) : "null");
+	printf("    \"vectors\": %s,\n", server->runs ?
+	       text("%u", server->vectors) : "null");
+	printf("    \"owner\": %s,\n", json(user_name(server->st.st_uid)));
+	printf("    \"group\": %s,\n", json(group_name(server->st.st_gid)));
+	printf("    \"mode\": \"%04o\",\n", server->st.st_mode & 07777);
+	json_peers(server);
+	printf("  }");
+}
+
+/* list --servers; 0 is the exit status without any, too. */
+static int list_servers(const struct server *servers, int n, bool as_json)
+{
+	if (!as_json) {
+		print_servers(servers, n);
+		return 0;
+	}
+	printf("[\n");
+	for (int i = 0; i < n; i++) {
+		json_server(&servers[i]);
+		printf(i < n - 1 ? ",\n" : "\n");
+	}
+	printf("]\n");
+	return 0;
+}
+
 int cmd_list(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
+		{ "servers", no_argument, NULL, 's' },
 		{ }
 	};
+	static struct server servers[MAX_SERVERS];
 	struct device devices[MAX_DEVICES];
-	bool as_json = false;
-	int n, hidden = 0;
+	bool as_json = false, only_servers = false;
+	int c, n, n_servers, hidden = 0;
 
-	while (option_next(argc, argv, options) != -1)
-		as_json = true;
+	while ((c = option_next(argc, argv, options)) != -1) {
+		if (c == 'j')
+			as_json = true;
+		else
+			only_servers = true;
+	}
 	if (optind < argc)
 		misuse("list: unexpected argument '%s'",
 		       argv[optind]);
 
+	n_servers = servers_find(servers);
+	if (only_servers)
+		return list_servers(servers, n_servers, as_json);
 	n = devices_find(devices, MAX_DEVICES);
 	if (as_json) {
 		printf("[\n");
@@ -154,17 +262,19 @@ int cmd_list(int argc, char **argv)
 		}
 		printf("]\n");
 	}
-	if (!n)
+	if (!n && (as_json || !n_servers))
 		fail("there is no kvmfr device; %s", module_loaded() ?
 		     "'kvmfrctl doctor' tells what is missing" :
 		     device_remedy());
 	if (as_json)
 		return 0;
 
-	printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %s",
-		"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE")));
+	if (n)
+		printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %s",
+			"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE")));
 	for (int i = 0; i < n; i++)
 		print_device(&devices[i], &hidden);
+	print_servers(servers, n_servers);
 	if (hidden)
 		warn("list: %d processes of other users were not looked into: run as root to see all",
 		     hidden);

@@ -196,14 +196,13 @@ static bool acl_grants(const struct person *person, const struct stat *st,
 	return group_matches ? group_grants : (other & want) == want;
 }
 
-bool person_may_open(const struct person *person, const char *node,
-		     const struct stat *st)
+bool person_may(const struct person *person, const char *node,
+		const struct stat *st, int want)
 {
 	struct {
 		uint32_t version;
 		struct acl_entry entry[256];
 	} acl;
-	const int want = 6;	/* read and write */
 	ssize_t len;
 	int perm;
 
@@ -222,4 +221,24 @@ bool person_may_open(const struct person *person, const char *node,
 	else
 		perm = st->st_mode;
 	return (perm & want) == want;
+}
+
+bool person_may_open(const struct person *person, const char *node,
+		     const struct stat *st)
+{
+	return person_may(person, node, st, R_OK | W_OK);
+}
+
+const char *person_is_kept_out(const struct person *person, const char *file)
+{
+	struct stat st;
+
+	for (const char *slash = strchr(file + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		const char *dir = text("%.*s", (int)(slash - file), file);
+
+		if (!stat(path("%s", dir), &st) &&
+		    !person_may(person, path("%s", dir), &st, X_OK))
+			return dir;
+	}
+	return NULL;
 }

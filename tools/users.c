@@ -201,15 +201,14 @@ static bool has_memory(pid_t pid)
 	return arguments && *arguments;
 }
 
-/* What it is called and whose it is; false if it has ended. */
-static bool look_at(struct user *user)
+bool process_look(pid_t pid, const char **command, uid_t *uid)
 {
 	struct stat st;
 
-	user->command = file_line(path("/proc/%d/comm", user->pid));
-	if (!user->command || stat(path("/proc/%d", user->pid), &st))
+	*command = file_line(path("/proc/%d/comm", pid));
+	if (!*command || stat(path("/proc/%d", pid), &st))
 		return false;
-	user->uid = st.st_uid;
+	*uid = st.st_uid;
 	return true;
 }
 
@@ -228,7 +227,8 @@ int users_find(const struct device *dev, struct user **users, int *hidden)
 		struct user user = { .pid = atoi(entry->d_name) };
 
 		/* First of all: a process that has ended has no name any more. */
-		if (!isdigit(*entry->d_name) || !look_at(&user))
+		if (!isdigit(*entry->d_name) ||
+		    !process_look(user.pid, &user.command, &user.uid))
 			continue;
 		if (!look_into(dev, &user) && has_memory(user.pid))
 			++*hidden;

@@ -155,6 +155,16 @@ void print_below(int indent, const char *s)
 	printf("%s\n", s);
 }
 
+char *printable(const char *s)
+{
+	char *copy = text("%s", s);
+
+	for (char *p = copy; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	return copy;
+}
+
 char *mebibytes(uint64_t bytes)
 {
 	if (bytes % MIB)
