@@ -3,9 +3,9 @@
 #include "memory.h"
 #include "../kvmfr.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,49 +13,107 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct mapping {
-	const char *block;	/* of one of the ranges */
-	int fd;
-	char *data;
-	uint64_t size;
-};
+#define MAX_NOTES	(16u << 20)
+#define DUMP_BYTES	4096u
 
-struct kvmfr_memory {
-	struct kvmfr_memory_range *ranges;
-	size_t n_ranges;
-	struct mapping *mappings;
-	size_t n_mappings;
-};
-
-int kvmfr_memory_from_text(const char *text, struct kvmfr_memory **memory)
+int memory_new(struct kvmfr_memory_range *ranges, size_t count,
+	       struct kvmfr_memory **memory)
 {
 	struct kvmfr_memory *m = calloc(1, sizeof(*m));
-	int err;
 
-	*memory = NULL;
-	if (!m)
-		return -ENOMEM;
-	err = memory_parse(text, &m->ranges, &m->n_ranges);
-	if (err) {
-		free(m);
-		return err;
-	}
 	*memory = m;
+	if (!m) {
+		memory_ranges_free(ranges, count);
+		return -ENOMEM;
+	}
+	m->ranges = ranges;
+	m->n_ranges = count;
+	m->process.fd = -1;
+	m->process.pagemap = -1;
 	return 0;
 }
 
-int kvmfr_memory_from_qmp(const char *socket, struct kvmfr_memory **memory)
+int kvmfr_memory_from_text(const char *text, struct kvmfr_memory **memory)
+{
+	struct kvmfr_memory_range *ranges;
+	size_t count;
+	int err;
+
+	*memory = NULL;
+	err = memory_parse(text, &ranges, &count);
+	return err ?: memory_new(ranges, count, memory);
+}
+
+/* The map as QEMU has it now. */
+static int ask_ranges(struct memory_qmp *qmp, struct kvmfr_memory_range **ranges,
+		      size_t *count)
 {
 	char *text;
 	int err;
 
-	*memory = NULL;
-	err = memory_ask_qmp(socket, &text);
+	err = memory_qmp_monitor(qmp, "info mtree -f", &text);
 	if (err)
 		return err;
-	err = kvmfr_memory_from_text(text, memory);
+	err = memory_parse(text, ranges, count);
 	free(text);
 	return err;
+}
+
+int kvmfr_memory_from_qmp(const char *socket, struct kvmfr_memory **memory)
+{
+	struct kvmfr_memory_range *ranges;
+	struct memory_qmp *qmp;
+	size_t count;
+	int err;
+
+	*memory = NULL;
+	err = memory_qmp_open(socket, &qmp);
+	if (err)
+		return err;
+	err = ask_ranges(qmp, &ranges, &count);
+	if (!err)
+		err = memory_new(ranges, count, memory);
+	if (err) {
+		memory_qmp_close(qmp);
+		return err;
+	}
+	(*memory)->qmp = qmp;
+	return 0;
+}
+
+static bool same_range(const struct kvmfr_memory_range *a,
+		       const struct kvmfr_memory_range *b)
+{
+	return a->address == b->address && a->size == b->size &&
+	       a->offset == b->offset && a->rom == b->rom &&
+	       !strcmp(a->block, b->block);
+}
+
+int kvmfr_memory_check(const struct kvmfr_memory *memory)
+{
+	struct kvmfr_memory_range *ranges;
+	unsigned int events;
+	size_t count;
+	int err, result = 0;
+
+	if (!memory->qmp)
+		return -EOPNOTSUPP;
+	err = ask_ranges(memory->qmp, &ranges, &count);
+	if (err)
+		return err;
+	if (count != memory->n_ranges)
+		result |= KVMFR_MEMORY_RESIZED;
+	for (size_t i = 0; i < count && !result; i++)
+		if (!same_range(&ranges[i], &memory->ranges[i]))
+			result |= KVMFR_MEMORY_RESIZED;
+	memory_ranges_free(ranges, count);
+
+	events = memory_qmp_events(memory->qmp);
+	if (events & MEMORY_EVENT_RESET)
+		result |= KVMFR_MEMORY_RESET;
+	if (events & MEMORY_EVENT_RESIZED)
+		result |= KVMFR_MEMORY_RESIZED;
+	return result;
 }
 
 void kvmfr_memory_close(struct kvmfr_memory *memory)
@@ -63,10 +121,16 @@ void kvmfr_memory_close(struct kvmfr_memory *memory)
 	if (!memory)
 		return;
 	for (size_t i = 0; i < memory->n_mappings; i++) {
-		munmap(memory->mappings[i].data, memory->mappings[i].size);
-		close(memory->mappings[i].fd);
+		struct memory_mapping *mapping = &memory->mappings[i];
+
+		if (mapping->way == KVMFR_MEMORY_COPIED)
+			continue;
+		munmap(mapping->data, mapping->size);
+		close(mapping->fd);
 	}
 	free(memory->mappings);
+	memory_process_close(&memory->process);
+	memory_qmp_close(memory->qmp);
 	memory_ranges_free(memory->ranges, memory->n_ranges);
 	free(memory);
 }
@@ -78,8 +142,8 @@ size_t kvmfr_memory_ranges(const struct kvmfr_memory *memory,
 	return memory->n_ranges;
 }
 
-static const struct mapping *mapping_find(const struct kvmfr_memory *memory,
-					  const char *block)
+const struct memory_mapping *memory_mapping_find(const struct kvmfr_memory *memory,
+						 const char *block)
 {
 	for (size_t i = 0; i < memory->n_mappings; i++)
 		if (!strcmp(memory->mappings[i].block, block))
@@ -87,9 +151,8 @@ static const struct mapping *mapping_find(const struct kvmfr_memory *memory,
 	return NULL;
 }
 
-/* The block's name as the ranges have it, and how much of it they reach. */
-static const char *block_find(const struct kvmfr_memory *memory,
-			      const char *block, uint64_t *size)
+const char *memory_block(const struct kvmfr_memory *memory, const char *block,
+			 uint64_t *size)
 {
 	const char *found = NULL;
 
@@ -106,6 +169,17 @@ static const char *block_find(const struct kvmfr_memory *memory,
 			*size = range->offset + range->size;
 	}
 	return found;
+}
+
+enum kvmfr_memory_way kvmfr_memory_way(const struct kvmfr_memory *memory,
+				       const char *block)
+{
+	const struct memory_mapping *mapping;
+	uint64_t size;
+
+	block = memory_block(memory, block, &size);
+	mapping = block ? memory_mapping_find(memory, block) : NULL;
+	return mapping ? mapping->way : KVMFR_MEMORY_NONE;
 }
 
 static int file_size(int fd, uint64_t *size)
@@ -135,43 +209,65 @@ static int file_size(int fd, uint64_t *size)
 	return 0;
 }
 
+int memory_mapping_add(struct kvmfr_memory *memory,
+		       const struct memory_mapping *mapping)
+{
+	size_t n = memory->n_mappings;
+	struct memory_mapping *more;
+
+	more = realloc(memory->mappings, (n + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	more[n] = *mapping;
+	memory->mappings = more;
+	memory->n_mappings++;
+	return 0;
+}
+
+int memory_mapping_map(struct memory_mapping *mapping)
+{
+	int protection = mapping->write ? PROT_READ | PROT_WRITE : PROT_READ;
+	uint64_t size = 0;
+	int err;
+
+	err = file_size(mapping->fd, &size);
+	if (err)
+		return err;
+	if (size < mapping->offset || size - mapping->offset < mapping->size)
+		return -ERANGE;
+	mapping->data = mmap(NULL, mapping->size, protection, MAP_SHARED, mapping->fd,
+			     mapping->offset);
+	return mapping->data == MAP_FAILED ? -errno : 0;
+}
+
 int kvmfr_memory_attach(struct kvmfr_memory *memory, const char *block,
 			const char *path, unsigned int flags)
 {
-	bool write = flags & KVMFR_MEMORY_WRITE;
-	struct mapping mapping = { }, *more;
-	uint64_t needed;
+	struct memory_mapping mapping = { .way = KVMFR_MEMORY_FILE };
 	int err;
 
 	if (flags & ~KVMFR_MEMORY_WRITE)
 		return -EINVAL;
-	mapping.block = block_find(memory, block, &needed);
+	mapping.write = flags & KVMFR_MEMORY_WRITE;
+	mapping.block = memory_block(memory, block, &mapping.size);
 	if (!mapping.block)
 		return -ENOENT;
-	if (mapping_find(memory, mapping.block))
+	if (memory_mapping_find(memory, mapping.block))
 		return -EEXIST;
-	more = realloc(memory->mappings, (memory->n_mappings + 1) * sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	memory->mappings = more;
 
-	mapping.fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+	mapping.fd = open(path, (mapping.write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
 	if (mapping.fd < 0)
 		return -errno;
-	err = file_size(mapping.fd, &mapping.size);
-	if (!err && mapping.size < needed)
-		err = -ERANGE;
+	err = memory_mapping_map(&mapping);
 	if (err)
 		goto err_close;
-	mapping.data = mmap(NULL, mapping.size, write ? PROT_READ | PROT_WRITE : PROT_READ,
-			    MAP_SHARED, mapping.fd, 0);
-	if (mapping.data == MAP_FAILED) {
-		err = -errno;
-		goto err_close;
-	}
-	memory->mappings[memory->n_mappings++] = mapping;
+	err = memory_mapping_add(memory, &mapping);
+	if (err)
+		goto err_unmap;
 	return 0;
 
+err_unmap:
+	munmap(mapping.data, mapping.size);
 err_close:
 	close(mapping.fd);
 	return err;
@@ -203,48 +299,139 @@ int kvmfr_memory_range(const struct kvmfr_memory *memory, uint64_t address,
 	return -EFAULT;
 }
 
+/* The range and the mapping of an address. */
+static int find(const struct kvmfr_memory *memory, uint64_t address,
+		struct kvmfr_memory_range *range, const struct memory_mapping **mapping)
+{
+	int err = kvmfr_memory_range(memory, address, range);
+
+	if (err)
+		return err;
+	*mapping = memory_mapping_find(memory, range->block);
+	return *mapping ? 0 : -ENXIO;
+}
+
 int kvmfr_memory_at(const struct kvmfr_memory *memory, uint64_t address,
 		    void **pointer, uint64_t *reach)
 {
+	const struct memory_mapping *mapping;
 	struct kvmfr_memory_range range;
-	const struct mapping *mapping;
 	int err;
 
-	err = kvmfr_memory_range(memory, address, &range);
+	err = find(memory, address, &range, &mapping);
 	if (err)
 		return err;
-	mapping = mapping_find(memory, range.block);
-	if (!mapping)
-		return -ENXIO;
+	if (mapping->way == KVMFR_MEMORY_COPIED)
+		return -EOPNOTSUPP;
 	*pointer = mapping->data + range.offset + (address - range.address);
 	*reach = range.size - (address - range.address);
 	return 0;
 }
 
-/* The same for one range, from @skip bytes into it. */
-static int data_in_range(const struct mapping *mapping,
-			 const struct kvmfr_memory_range *range, uint64_t skip,
-			 uint64_t *address, uint64_t *size)
+/* One range of a read or a write; @here NULL only checks. */
+static int copy_part(const struct kvmfr_memory *memory, uint64_t address, char *here,
+		     size_t *size, bool write)
 {
-	uint64_t begin = range->offset + skip, end = range->offset + range->size;
+	const struct memory_mapping *mapping;
+	struct kvmfr_memory_range range;
+	uint64_t skip;
+	int err;
+
+	err = find(memory, address, &range, &mapping);
+	if (err)
+		return err;
+	if (write && !mapping->write)
+		return -EACCES;
+	skip = address - range.address;
+	if (*size > range.size - skip)
+		*size = range.size - skip;
+	if (!here)
+		return 0;
+	skip += range.offset;
+	if (mapping->way == KVMFR_MEMORY_COPIED)
+		return memory_process_copy(&memory->process, mapping->there + skip, here,
+					   *size, write);
+	if (write)
+		memcpy(mapping->data + skip, here, *size);
+	else
+		memcpy(here, mapping->data + skip, *size);
+	return 0;
+}
+
+static int copy(const struct kvmfr_memory *memory, uint64_t address, char *data,
+		size_t size, bool write)
+{
+	size_t done, n;
+	int err;
+
+	if (size && address + (size - 1) < address)
+		return -EFAULT;
+	for (done = 0; done < size; done += n) {
+		n = size - done;
+		err = copy_part(memory, address + done, NULL, &n, write);
+		if (err)
+			return err;
+	}
+	for (done = 0; done < size; done += n) {
+		n = size - done;
+		err = copy_part(memory, address + done, data + done, &n, write);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int kvmfr_memory_read(const struct kvmfr_memory *memory, uint64_t address, void *data,
+		      size_t size)
+{
+	return copy(memory, address, data, size, false);
+}
+
+int kvmfr_memory_write(const struct kvmfr_memory *memory, uint64_t address,
+		       const void *data, size_t size)
+{
+	return copy(memory, address, (char *)data, size, true);
+}
+
+/* What of a block's [*@begin, @end) can have something: 1, and how much. */
+static int data_in_file(const struct memory_mapping *mapping, uint64_t *begin,
+			uint64_t end, uint64_t *size)
+{
 	off_t data, hole;
 
-	data = lseek(mapping->fd, begin, SEEK_DATA);
+	data = lseek(mapping->fd, mapping->offset + *begin, SEEK_DATA);
 	if (data < 0 && errno == ENXIO)
 		return 0;
 	hole = data < 0 ? -1 : lseek(mapping->fd, data, SEEK_HOLE);
 	/* A device knows no holes: all of it is data. */
 	if (hole < 0) {
-		data = begin;
-		hole = end;
+		*size = end - *begin;
+		return 1;
 	}
+	data -= mapping->offset;
+	hole -= mapping->offset;
 	if ((uint64_t)data >= end)
 		return 0;
-	if ((uint64_t)hole > end)
-		hole = end;
-	*address = range->address + (data - range->offset);
-	*size = hole - data;
+	*begin = data;
+	*size = ((uint64_t)hole > end ? end : (uint64_t)hole) - data;
 	return 1;
+}
+
+static int data_in_process(const struct kvmfr_memory *memory,
+			   const struct memory_mapping *mapping, uint64_t *begin,
+			   uint64_t end, uint64_t *size)
+{
+	uint64_t there = mapping->there + *begin;
+	int result;
+
+	if (!mapping->anonymous) {
+		*size = end - *begin;
+		return 1;
+	}
+	result = memory_process_touched(&memory->process, &there, mapping->there + end,
+					size);
+	*begin = there - mapping->there;
+	return result;
 }
 
 int kvmfr_memory_data(const struct kvmfr_memory *memory, uint64_t *address,
@@ -254,12 +441,70 @@ int kvmfr_memory_data(const struct kvmfr_memory *memory, uint64_t *address,
 
 	for (size_t i = 0; i < memory->n_ranges; i++) {
 		const struct kvmfr_memory_range *range = &memory->ranges[i];
-		const struct mapping *mapping = mapping_find(memory, range->block);
+		const struct memory_mapping *mapping;
 		uint64_t skip = from > range->address ? from - range->address : 0;
+		uint64_t begin = range->offset + skip, end = range->offset + range->size;
+		int result;
 
-		if (mapping && skip < range->size &&
-		    data_in_range(mapping, range, skip, address, size))
+		mapping = memory_mapping_find(memory, range->block);
+		if (!mapping || skip >= range->size)
+			continue;
+		result = mapping->way == KVMFR_MEMORY_COPIED ?
+			 data_in_process(memory, mapping, &begin, end, size) :
+			 data_in_file(mapping, &begin, end, size);
+		if (result) {
+			*address = range->address + (begin - range->offset);
 			return 1;
+		}
 	}
 	return 0;
+}
+
+/* The notes of an ELF core for 64 bits in a file. */
+static int read_notes(int fd, void **notes, size_t *size, unsigned int *machine)
+{
+	Elf64_Phdr segment = { };
+	Elf64_Ehdr elf;
+
+	if (pread(fd, &elf, sizeof(elf), 0) != sizeof(elf) ||
+	    memcmp(elf.e_ident, ELFMAG, SELFMAG) || elf.e_ident[EI_CLASS] != ELFCLASS64 ||
+	    elf.e_ident[EI_DATA] != ELFDATA2LSB)
+		return -EPROTO;
+	for (unsigned int i = 0; i < elf.e_phnum && segment.p_type != PT_NOTE; i++)
+		if (pread(fd, &segment, sizeof(segment), elf.e_phoff + i * sizeof(segment)) !=
+		    sizeof(segment))
+			return -EPROTO;
+	if (segment.p_type != PT_NOTE || !segment.p_filesz || segment.p_filesz > MAX_NOTES)
+		return -EPROTO;
+	*size = segment.p_filesz;
+	*machine = elf.e_machine;
+	*notes = malloc(*size);
+	if (!*notes)
+		return -ENOMEM;
+	if (pread(fd, *notes, *size, segment.p_offset) == (ssize_t)*size)
+		return 0;
+	free(*notes);
+	*notes = NULL;
+	return -EPROTO;
+}
+
+int kvmfr_memory_notes(const struct kvmfr_memory *memory, void **notes, size_t *size,
+		       unsigned int *machine)
+{
+	const struct kvmfr_memory_range *first = memory->ranges;
+	int fd, err;
+
+	*notes = NULL;
+	if (!memory->qmp)
+		return -EOPNOTSUPP;
+	fd = memfd_create("kvmfr-notes", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	/* The least that QEMU dumps, for what it writes before the memory. */
+	err = memory_qmp_dump(memory->qmp, fd, first->address,
+			      first->size < DUMP_BYTES ? first->size : DUMP_BYTES);
+	if (!err)
+		err = read_notes(fd, notes, size, machine);
+	close(fd);
+	return err;
 }

@@ -1,27 +1,109 @@
 /* SPDX-License-Identifier: MIT */
-/* Inside libkvmfr: a guest's memory, its map and where the map comes from. */
+/* Inside libkvmfr: a guest's memory, its map and where both come from. */
 #ifndef KVMFR_MEMORY_H
 #define KVMFR_MEMORY_H
 
 #include "libkvmfr-memory.h"
 
+#include <stdbool.h>
+
 /* What a QEMU may say; a guest of 4 TiB with 256 pc-dimms has 30 KiB. */
 #define MEMORY_TEXT_MAX		(16u << 20)
 #define MEMORY_RANGES_MAX	4096
 
+/* A RAM block that can be reached: mapped here, or copied from a process. */
+struct memory_mapping {
+	const char *block;	/* of one of the ranges */
+	enum kvmfr_memory_way way;
+	bool write;
+	uint64_t size;		/* in bytes, from the start of the block */
+	/* mapped */
+	int fd;			/* -1: none */
+	uint64_t offset;	/* of the block in the file */
+	char *data;
+	/* copied */
+	uint64_t there;		/* address of the block in the process */
+	bool anonymous;		/* what the process never touched is zeros */
+};
+
+struct memory_process {
+	pid_t pid;		/* 0: none */
+	int fd;			/* a pidfd, so that a number used again is noticed */
+	int pagemap;		/* -1: not permitted */
+};
+
+struct kvmfr_memory {
+	struct kvmfr_memory_range *ranges;
+	size_t n_ranges;
+	struct memory_mapping *mappings;
+	size_t n_mappings;
+	struct memory_qmp *qmp;	/* NULL: none */
+	struct memory_process process;
+};
+
+/* memory.c */
+
+/* Takes over the ranges. Errors: -ENOMEM, and then they are freed. */
+int memory_new(struct kvmfr_memory_range *ranges, size_t count,
+	       struct kvmfr_memory **memory);
+const struct memory_mapping *memory_mapping_find(const struct kvmfr_memory *memory,
+						 const char *block);
 /*
- * The answer to "info mtree -f" as a new string, freed by the caller.
- * Errors: see kvmfr_memory_from_qmp().
+ * The block's name as the ranges have it, and how much of it they reach. NULL
+ * is the block with the first RAM. NULL if there is none.
  */
-int memory_ask_qmp(const char *path, char **text);
+const char *memory_block(const struct kvmfr_memory *memory, const char *block,
+			 uint64_t *size);
+/* Adds a copy of the mapping. Errors: -ENOMEM. */
+int memory_mapping_add(struct kvmfr_memory *memory,
+		       const struct memory_mapping *mapping);
+/*
+ * Maps @mapping->size bytes from @mapping->offset of @mapping->fd, which stays
+ * the caller's after an error. Errors: -ERANGE, -ENODEV, what mmap() answers.
+ */
+int memory_mapping_map(struct memory_mapping *mapping);
+
+/* memory_parse.c */
 
 /*
- * The ranges of RAM and ROM in such an answer, in ascending order, without
- * overlaps. The array and its names are freed by memory_ranges_free().
+ * The ranges of RAM and ROM in an answer to "info mtree -f", in ascending order,
+ * without overlaps. The array and its names are freed by memory_ranges_free().
  * Errors: -EPROTO, -ENOMEM.
  */
 int memory_parse(const char *text, struct kvmfr_memory_range **ranges,
 		 size_t *count);
 void memory_ranges_free(struct kvmfr_memory_range *ranges, size_t count);
+
+/* memory_qmp.c. The errors are those of kvmfr_memory_from_qmp(). */
+
+#define MEMORY_EVENT_RESET	0x1	/* the guest was reset */
+#define MEMORY_EVENT_RESIZED	0x2	/* virtio-mem gave or took memory */
+
+int memory_qmp_open(const char *path, struct memory_qmp **qmp);
+void memory_qmp_close(struct memory_qmp *qmp);
+/* The process that listens at the socket. */
+pid_t memory_qmp_pid(const struct memory_qmp *qmp);
+/* MEMORY_EVENT_*: what came so far, as it comes with any answer. */
+unsigned int memory_qmp_events(const struct memory_qmp *qmp);
+/* What a command of the human monitor prints, as a new string. */
+int memory_qmp_monitor(struct memory_qmp *qmp, const char *command, char **text);
+/*
+ * QEMU writes its dump of @size bytes of guest-physical memory into the file.
+ * Errors also: -EBUSY: QEMU refuses now, for example while it migrates.
+ */
+int memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uint64_t size);
+
+/* memory_process.c */
+
+/* Copies from or to the process. Errors: see kvmfr_memory_read(). */
+int memory_process_copy(const struct memory_process *process, uint64_t there,
+			void *here, size_t size, bool write);
+/*
+ * The next part of [*@begin, @end) of the process that it ever touched: 1, and
+ * where it is. 0: none is left.
+ */
+int memory_process_touched(const struct memory_process *process, uint64_t *begin,
+			   uint64_t end, uint64_t *size);
+void memory_process_close(struct memory_process *process);
 
 #endif

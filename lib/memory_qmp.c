@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* Asks a QEMU for its memory map. json-c reads QMP's JSON. */
+/* Asks a QEMU about its guest's memory. json-c reads QMP's JSON. */
 #include "memory.h"
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -11,38 +12,54 @@
 #include <unistd.h>
 
 #define ANSWER_SECONDS	5
+#define DUMP_SECONDS	60	/* a guest that runs has to stop, with its disks */
 
-struct qmp {
+struct memory_qmp {
 	int fd;
+	pid_t pid;
 	struct json_tokener *tokener;
-	size_t received;	/* bytes so far, up to MEMORY_TEXT_MAX */
+	unsigned int events;	/* MEMORY_EVENT_* */
+	size_t received;	/* of this answer, up to MEMORY_TEXT_MAX bytes */
 	size_t begin, end;	/* what of data has not been parsed */
 	char data[4096];
 };
 
-static int qmp_connect(const char *path)
+/* How long to wait for the other side from now on. */
+static int qmp_wait(int fd, int seconds)
 {
-	struct timeval wait = { .tv_sec = ANSWER_SECONDS };
+	struct timeval wait = { .tv_sec = seconds };
+
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)))
+		return -errno;
+	return 0;
+}
+
+static int qmp_connect(struct memory_qmp *qmp, const char *path)
+{
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd, err;
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	int err;
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
+	qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (qmp->fd < 0)
 		return -errno;
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) ||
-	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) ||
-	    connect(fd, (struct sockaddr *)&address, sizeof(address))) {
-		err = errno == EAGAIN ? -ETIMEDOUT : -errno;
-		close(fd);
+	err = qmp_wait(qmp->fd, ANSWER_SECONDS);
+	if (err)
 		return err;
-	}
-	return fd;
+	if (connect(qmp->fd, (struct sockaddr *)&address, sizeof(address)))
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	if (getsockopt(qmp->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size))
+		return -errno;
+	qmp->pid = peer.pid;
+	return 0;
 }
 
-static int qmp_fill(struct qmp *qmp)
+static int qmp_fill(struct memory_qmp *qmp)
 {
 	ssize_t n;
 
@@ -62,7 +79,7 @@ static int qmp_fill(struct qmp *qmp)
 }
 
 /* The next object, to be put by the caller. */
-static int qmp_receive(struct qmp *qmp, struct json_object **object)
+static int qmp_receive(struct memory_qmp *qmp, struct json_object **object)
 {
 	int err;
 
@@ -90,8 +107,22 @@ static int qmp_receive(struct qmp *qmp, struct json_object **object)
 	}
 }
 
-/* Waits for the object that has one of the members; passes over events. */
-static int qmp_expect(struct qmp *qmp, const char *member, char **string)
+static void qmp_event(struct memory_qmp *qmp, struct json_object *object)
+{
+	struct json_object *event;
+	const char *name;
+
+	if (!json_object_object_get_ex(object, "event", &event))
+		return;
+	name = json_object_get_string(event) ?: "";
+	if (!strcmp(name, "RESET"))
+		qmp->events |= MEMORY_EVENT_RESET;
+	if (!strcmp(name, "MEMORY_DEVICE_SIZE_CHANGE"))
+		qmp->events |= MEMORY_EVENT_RESIZED;
+}
+
+/* Waits for the object that has the member; notes events before it. */
+static int qmp_expect(struct memory_qmp *qmp, const char *member, char **string)
 {
 	struct json_object *object, *value;
 	int err;
@@ -102,6 +133,7 @@ static int qmp_expect(struct qmp *qmp, const char *member, char **string)
 			return err;
 		if (json_object_object_get_ex(object, member, &value))
 			break;
+		qmp_event(qmp, object);
 		err = json_object_object_get_ex(object, "error", &value) ? -EPROTO : 0;
 		json_object_put(object);
 		if (err)
@@ -119,40 +151,141 @@ static int qmp_expect(struct qmp *qmp, const char *member, char **string)
 	return err;
 }
 
-static int qmp_command(struct qmp *qmp, const char *command, char **string)
+/* Sends a command, with a descriptor unless that is -1, and takes the answer. */
+static int qmp_command(struct memory_qmp *qmp, struct json_object *command, int fd,
+		       char **string)
 {
-	ssize_t n = send(qmp->fd, command, strlen(command), MSG_NOSIGNAL);
+	const char *text = json_object_to_json_string(command);
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .header = {
+		.cmsg_len = CMSG_LEN(sizeof(int)),
+		.cmsg_level = SOL_SOCKET,
+		.cmsg_type = SCM_RIGHTS,
+	} };
+	struct iovec part = { (char *)text, strlen(text) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t n;
 
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+	}
+	n = sendmsg(qmp->fd, &message, MSG_NOSIGNAL);
 	if (n < 0)
 		return errno == EPIPE ? -ECONNRESET : -errno;
-	if ((size_t)n != strlen(command))
+	if ((size_t)n != part.iov_len)
 		return -ETIMEDOUT;
-	return qmp_expect(qmp, "return", string);
+	qmp->received = 0;
+	n = qmp_expect(qmp, "return", string);
+	/* An answer that comes too late must not be taken for the next one. */
+	if (n == -ETIMEDOUT)
+		shutdown(qmp->fd, SHUT_RDWR);
+	return n;
 }
 
-int memory_ask_qmp(const char *path, char **text)
+/* The command's object, and @arguments to be filled unless that is NULL. */
+static struct json_object *qmp_object(const char *name, struct json_object **arguments)
 {
-	struct qmp qmp = { };
+	struct json_object *command = json_object_new_object();
+
+	json_object_object_add(command, "execute", json_object_new_string(name));
+	if (arguments) {
+		*arguments = json_object_new_object();
+		json_object_object_add(command, "arguments", *arguments);
+	}
+	return command;
+}
+
+int memory_qmp_open(const char *path, struct memory_qmp **qmp)
+{
+	struct memory_qmp *q = calloc(1, sizeof(*q));
+	struct json_object *command;
+	int err;
+
+	*qmp = NULL;
+	if (!q)
+		return -ENOMEM;
+	err = qmp_connect(q, path);
+	if (err)
+		goto err_close;
+	err = -ENOMEM;
+	q->tokener = json_tokener_new();
+	if (!q->tokener)
+		goto err_close;
+	err = qmp_expect(q, "QMP", NULL);
+	if (err)
+		goto err_close;
+	command = qmp_object("qmp_capabilities", NULL);
+	err = qmp_command(q, command, -1, NULL);
+	json_object_put(command);
+	if (err)
+		goto err_close;
+	*qmp = q;
+	return 0;
+
+err_close:
+	memory_qmp_close(q);
+	return err;
+}
+
+void memory_qmp_close(struct memory_qmp *qmp)
+{
+	if (!qmp)
+		return;
+	if (qmp->tokener)
+		json_tokener_free(qmp->tokener);
+	if (qmp->fd >= 0)
+		close(qmp->fd);
+	free(qmp);
+}
+
+pid_t memory_qmp_pid(const struct memory_qmp *qmp)
+{
+	return qmp->pid;
+}
+
+unsigned int memory_qmp_events(const struct memory_qmp *qmp)
+{
+	return qmp->events;
+}
+
+int memory_qmp_monitor(struct memory_qmp *qmp, const char *line, char **text)
+{
+	struct json_object *arguments, *command;
 	int err;
 
 	*text = NULL;
-	qmp.fd = qmp_connect(path);
-	if (qmp.fd < 0)
-		return qmp.fd;
-	err = -ENOMEM;
-	qmp.tokener = json_tokener_new();
-	if (!qmp.tokener)
-		goto err_close;
-
-	err = qmp_expect(&qmp, "QMP", NULL);
-	if (!err)
-		err = qmp_command(&qmp, "{\"execute\":\"qmp_capabilities\"}\n", NULL);
-	if (!err)
-		err = qmp_command(&qmp,
-				  "{\"execute\":\"human-monitor-command\",\"arguments\":"
-				  "{\"command-line\":\"info mtree -f\"}}\n", text);
-	json_tokener_free(qmp.tokener);
-err_close:
-	close(qmp.fd);
+	command = qmp_object("human-monitor-command", &arguments);
+	json_object_object_add(arguments, "command-line", json_object_new_string(line));
+	err = qmp_command(qmp, command, -1, text);
+	json_object_put(command);
 	return err;
+}
+
+int memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uint64_t size)
+{
+	struct json_object *arguments, *command;
+	int err;
+
+	command = qmp_object("getfd", &arguments);
+	json_object_object_add(arguments, "fdname", json_object_new_string("kvmfr"));
+	err = qmp_command(qmp, command, fd, NULL);
+	json_object_put(command);
+	if (err)
+		return err;
+
+	command = qmp_object("dump-guest-memory", &arguments);
+	json_object_object_add(arguments, "paging", json_object_new_boolean(false));
+	json_object_object_add(arguments, "protocol", json_object_new_string("fd:kvmfr"));
+	json_object_object_add(arguments, "begin", json_object_new_uint64(address));
+	json_object_object_add(arguments, "length", json_object_new_uint64(size));
+	err = qmp_wait(qmp->fd, DUMP_SECONDS);
+	if (!err)
+		err = qmp_command(qmp, command, -1, NULL);
+	json_object_put(command);
+	qmp_wait(qmp->fd, ANSWER_SECONDS);
+	return err == -EPROTO ? -EBUSY : err;
 }
