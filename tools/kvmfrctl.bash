@@ -23,7 +23,8 @@ _kvmfrctl()
 	libvirt) words='--legacy --doorbell --vectors' ;;
 	clear) words=--force ;;
 	create) words='32M 64M 128M 1G 2G 4G 8G' ;;
-	memory) words='map read write search core --qmp --file --json --memmap' ;;
+	memory) words='map read write search core --qmp --pid --name
+		--machine --size --file --json --memmap' ;;
 	esac
 	case $command in
 	qemu | libvirt | clear | remove)

@@ -30,7 +30,7 @@ static const struct command {
 	{ "remove", cmd_remove, "DEVICE",
 	  "take a device away that nobody uses" },
 	{ "memory", cmd_memory,
-	  "map|read ADDRESS LENGTH|write ADDRESS|search PATTERN|core FILE --qmp SOCKET [--file [BLOCK=]PATH]... [--json|--memmap]",
+	  "map|read ADDRESS LENGTH|write ADDRESS|search PATTERN|core FILE --qmp SOCKET|--pid PID|--name NAME|--machine TYPE [--size SIZE] [--file [BLOCK=]PATH]... [--json|--memmap]",
 	  "a guest's physical memory" },
 };
 

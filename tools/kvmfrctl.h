@@ -66,6 +66,13 @@ char *file_line(const char *name);
 /* The decimal number a file holds. */
 bool file_number(const char *name, uint64_t *value);
 
+/*
+ * Says on a terminal how far long work is, in a line that goes again when all is
+ * done. Small work is passed over. @done and @total are bytes.
+ */
+void progress(const char *what, uint64_t done, uint64_t total);
+#define PROGRESS_FROM	(64 * MIB)
+
 /* getopt_long() that calls misuse() for wrong options; -1 after the last one. */
 int option_next(int argc, char **argv, const struct option *options);
 

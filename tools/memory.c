@@ -1,30 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /* kvmfrctl memory: a guest's physical memory, through libkvmfr. */
-#include "kvmfrctl.h"
-#include "../lib/libkvmfr-memory.h"
+#include "memory.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define PAGE		4096
 #define WRITE_MAX	(1ULL << 30)
-#define MAX_FILES	64
-
-struct request {
-	const char *qmp;
-	const char *files[MAX_FILES];	/* PATH or BLOCK=PATH */
-	int n_files;
-	bool json, memmap;
-	char **arguments;
-	struct kvmfr_memory *memory;
-};
 
 static uint64_t number(const char *s)
 {
@@ -64,43 +52,142 @@ static void attach(struct request *r, const char *argument, bool write)
 		fail("%s: %s", file, strerror(-err));
 }
 
-static void attach_all(struct request *r, bool write)
+/* "; HOW BLOCK, BLOCK" of the RAM blocks that are reached in one way, or nothing. */
+static char *blocks(const struct request *r, enum kvmfr_memory_way way, const char *how)
 {
-	if (!r->n_files)
-		misuse("memory: wants '--file PATH', the file or device that is the guest's RAM");
-	for (int i = 0; i < r->n_files; i++)
-		attach(r, r->files[i], write);
+	const struct kvmfr_memory_range *ranges;
+	size_t k, n = kvmfr_memory_ranges(r->memory, &ranges);
+	char *list = text("%s", "");
+
+	for (size_t i = 0; i < n; i++) {
+		for (k = 0; strcmp(ranges[k].block, ranges[i].block); k++)
+			;
+		if (k == i && !ranges[i].rom &&
+		    kvmfr_memory_way(r->memory, ranges[i].block) == way)
+			list = *list ? text("%s, %s", list, ranges[i].block) :
+				       text("; %s %s", how, ranges[i].block);
+	}
+	return list;
 }
 
-/* The memory at an address, or a message that says what is there instead. */
-static char *at(const struct request *r, uint64_t address, uint64_t *reach)
+/* Says which way it goes, and why it does not go. */
+static void attach_process(struct request *r, bool write)
 {
-	struct kvmfr_memory_range range;
-	void *pointer;
-	int err = kvmfr_memory_at(r->memory, address, &pointer, reach);
+	int err = kvmfr_memory_attach_process(r->memory, r->pid,
+					      write ? KVMFR_MEMORY_WRITE : 0);
+	pid_t pid = r->pid ?: kvmfr_memory_process(r->memory);
 
-	if (!err)
-		return pointer;
-	kvmfr_memory_range(r->memory, address, &range);
-	fail("0x%" PRIx64 ": %s: 0x%" PRIx64 "-0x%" PRIx64 " is %s%s", address,
-	     strerror(-err), range.address, range.address + range.size - 1,
-	     range.block ?: "no memory of the guest",
-	     range.block ? ", for which no --file was given" : "");
+	if (err == -ESRCH)
+		fail("process %d: there is none, or it ended", pid);
+	if (err == -EACCES)
+		fail("process %d: not permitted to look at it: %s", pid, guest_permission(pid));
+	if (err == -EPERM)
+		fail("process %d: its memory is private and has to be copied with process_vm_readv(), which is not permitted: %s; memory that QEMU shares (share=on) is mapped",
+		     pid, guest_permission(pid));
+	if (err == -EEXIST || err == -ENOENT)
+		fail("process %d has %s of the size of the guest's RAM; '--qmp' tells where it is",
+		     pid, err == -EEXIST ? "several mappings" : "no mapping");
+	if (err)
+		fail("process %d: %s", pid, strerror(-err));
+	warn("process %d%s%s%s", pid, blocks(r, KVMFR_MEMORY_SHARED, "mapped"),
+	     blocks(r, KVMFR_MEMORY_COPIED, "copied with process_vm_readv()"),
+	     blocks(r, KVMFR_MEMORY_NONE, "out of reach"));
+}
+
+static void attach_all(struct request *r, bool write)
+{
+	for (int i = 0; i < r->n_files; i++)
+		attach(r, r->files[i], write);
+	if (r->n_files)
+		return;
+	if (!r->pid && !r->qmp)
+		misuse("memory: wants '--file PATH', the file or device that is the guest's RAM, or '--pid PID' of its QEMU");
+	attach_process(r, write);
+}
+
+/* The range with memory that is attached at an address, or a message. */
+static void range_at(const struct request *r, uint64_t address,
+		     struct kvmfr_memory_range *range)
+{
+	int err = kvmfr_memory_range(r->memory, address, range);
+
+	if (!err && kvmfr_memory_way(r->memory, range->block) == KVMFR_MEMORY_NONE)
+		err = -ENXIO;
+	if (err)
+		fail("0x%" PRIx64 ": %s: 0x%" PRIx64 "-0x%" PRIx64 " is %s%s", address,
+		     strerror(-err), range->address, range->address + range->size - 1,
+		     range->block ?: "no memory of the guest", !range->block ? "" :
+		     r->n_files ? ", for which no --file was given" :
+		     ", which is out of reach in QEMU's process");
 }
 
 /* All of it is memory, so that nothing is half done. */
 static void check(const struct request *r, uint64_t address, uint64_t length)
 {
+	struct kvmfr_memory_range range;
 	uint64_t reach;
 
 	if (length && address + (length - 1) < address)
 		misuse("memory: 0x%" PRIx64 " bytes from 0x%" PRIx64 " on are more than there are addresses",
 		       length, address);
 	for (; length; address += reach, length -= reach) {
-		at(r, address, &reach);
+		range_at(r, address, &range);
+		reach = range.size - (address - range.address);
 		if (reach > length)
 			reach = length;
 	}
+}
+
+/* A copy that failed though there is memory. */
+static void copy_failed(const struct request *r, uint64_t address, int err)
+{
+	if (err == -ESRCH)
+		fail("0x%" PRIx64 ": QEMU ended", address);
+	if (err == -ESTALE)
+		fail("0x%" PRIx64 ": QEMU has no memory there any more; was it unplugged?", address);
+	if (err == -EACCES)
+		fail("0x%" PRIx64 ": ROM, or memory that QEMU may not write to", address);
+	if (err == -EPERM)
+		fail("0x%" PRIx64 ": not permitted any more: %s", address,
+		     guest_permission(r->pid));
+	fail("0x%" PRIx64 ": %s", address, strerror(-err));
+}
+
+const char *memory_bytes(const struct request *r, uint64_t address, uint64_t max,
+			 uint64_t *size)
+{
+	static char copy[MEMORY_STEP];
+	struct kvmfr_memory_range range;
+	void *pointer;
+	int err;
+
+	range_at(r, address, &range);
+	*size = range.size - (address - range.address);
+	if (*size > max)
+		*size = max;
+	if (*size > MEMORY_STEP)
+		*size = MEMORY_STEP;
+	if (!kvmfr_memory_at(r->memory, address, &pointer, &max))
+		return pointer;
+	err = kvmfr_memory_read(r->memory, address, copy, *size);
+	if (err)
+		copy_failed(r, address, err);
+	return copy;
+}
+
+uint64_t memory_below(const struct request *r, uint64_t address)
+{
+	const struct kvmfr_memory_range *ranges;
+	size_t n = kvmfr_memory_ranges(r->memory, &ranges);
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n && ranges[i].address < address; i++) {
+		uint64_t part = address - ranges[i].address;
+
+		if (kvmfr_memory_way(r->memory, ranges[i].block) != KVMFR_MEMORY_NONE)
+			sum += part < ranges[i].size ? part : ranges[i].size;
+	}
+	return sum;
 }
 
 static void map_json(const struct kvmfr_memory_range *ranges, size_t n)
@@ -164,17 +251,16 @@ static int memory_map(struct request *r)
 static int memory_read(struct request *r)
 {
 	uint64_t address = number(r->arguments[0]), length = number(r->arguments[1]);
-	uint64_t reach;
+	uint64_t done, n;
 
-	attach_all(r, false);
 	check(r, address, length);
-	for (; length; address += reach, length -= reach) {
-		const char *data = at(r, address, &reach);
+	for (done = 0; done < length; done += n) {
+		const char *data = memory_bytes(r, address + done, length - done, &n);
 
-		if (reach > length)
-			reach = length;
-		if (fwrite(data, 1, reach, stdout) != reach)
-			fail("cannot write the output: %s", strerror(errno));
+		if (fwrite(data, 1, n, stdout) != n)
+			fail("cannot write the output: %s", errno == EFAULT ? MEMORY_GONE :
+			     strerror(errno));
+		progress("read", done + n, length);
 	}
 	return 0;
 }
@@ -203,209 +289,18 @@ static char *standard_input(uint64_t *length)
 
 static int memory_write(struct request *r)
 {
-	uint64_t address = number(r->arguments[0]), length, reach;
-	char *data;
+	uint64_t address = number(r->arguments[0]), length;
+	char *data = standard_input(&length);
+	int err;
 
-	attach_all(r, true);
-	data = standard_input(&length);
 	check(r, address, length);
-	for (; length; address += reach, length -= reach, data += reach) {
-		char *to = at(r, address, &reach);
-
-		if (reach > length)
-			reach = length;
-		memcpy(to, data, reach);
-	}
+	err = kvmfr_memory_write(r->memory, address, data, length);
+	if (err)
+		copy_failed(r, address, err);
 	return 0;
 }
 
-/* Text, or bytes as 0x and an even number of hexadecimal digits. */
-static char *pattern_bytes(const char *s, size_t *length)
-{
-	size_t digits = strlen(s) - 2;
-	char *bytes;
-
-	*length = strlen(s);
-	if (!*length)
-		misuse("memory: search wants a pattern that is not empty");
-	if (strncmp(s, "0x", 2))
-		return text("%s", s);
-	if (!digits || digits % 2 || strspn(s + 2, "0123456789abcdefABCDEF") != digits)
-		misuse("memory: '%s' is not an even number of hexadecimal digits after 0x", s);
-	*length = digits / 2;
-	bytes = text("%s", s);
-	for (size_t i = 0; i < *length; i++)
-		sscanf(s + 2 + 2 * i, "%2hhx", (unsigned char *)&bytes[i]);
-	return bytes;
-}
-
-/* A match that begins from @from on up to before @end. */
-static bool search_part(const struct request *r, uint64_t from, uint64_t end,
-			const char *pattern, size_t length)
-{
-	uint64_t reach;
-	const char *data, *base, *hit;
-	bool found = false;
-
-	base = at(r, from, &reach);
-	if (reach > end - from + length - 1)
-		reach = end - from + length - 1;
-	for (data = base; (hit = memmem(data, base + reach - data, pattern, length));
-	     data = hit + 1) {
-		printf("0x%" PRIx64 "\n", from + (hit - base));
-		found = true;
-	}
-	return found;
-}
-
-static int memory_search(struct request *r)
-{
-	struct kvmfr_memory_range range;
-	uint64_t from = 0, next, done = 0, size, next_size;
-	bool found = false, more;
-	size_t length;
-	char *pattern = pattern_bytes(r->arguments[0], &length);
-
-	if (!*pattern && !memcmp(pattern, pattern + 1, length - 1))
-		misuse("memory: search wants a pattern with a byte that is not 0");
-	attach_all(r, false);
-	/*
-	 * A match can begin or end with zeros in a part of the file without memory.
-	 * Reading that gives it memory, so the next part is looked up before.
-	 */
-	more = kvmfr_memory_data(r->memory, &from, &size) == 1;
-	for (; more; from = next, size = next_size) {
-		uint64_t begin = from > length - 1 ? from - (length - 1) : 0;
-
-		next = from + size;
-		more = kvmfr_memory_data(r->memory, &next, &next_size) == 1;
-		kvmfr_memory_range(r->memory, from, &range);
-		if (begin < range.address)
-			begin = range.address;
-		if (begin < done)
-			begin = done;
-		done = from + size;
-		found |= search_part(r, begin, done, pattern, length);
-	}
-	return !found;
-}
-
-static void put(int fd, const char *file, const void *data, size_t size, off_t at)
-{
-	while (size) {
-		ssize_t n = pwrite(fd, data, size, at);
-
-		if (n < 0)
-			fail("%s: %s", file, strerror(errno));
-		data = (const char *)data + n;
-		size -= n;
-		at += n;
-	}
-}
-
-/* Pages with something in them, where they belong in the core. */
-static void core_pages(int fd, const char *file, const char *data, uint64_t size,
-		       off_t at)
-{
-	static const char zeros[PAGE];
-
-	for (uint64_t done = 0, n; done < size; done += n) {
-		bool zero;
-
-		n = size - done < PAGE ? size - done : PAGE;
-		zero = !memcmp(data + done, zeros, n);
-		while (!zero && done + n < size && n < MIB) {
-			uint64_t more = size - done - n < PAGE ? size - done - n : PAGE;
-
-			if (!memcmp(data + done + n, zeros, more))
-				break;
-			n += more;
-		}
-		if (!zero)
-			put(fd, file, data + done, n, at + done);
-	}
-}
-
-/* The header of a range, if it is memory that has a file. */
-static bool core_segment(const struct request *r,
-			 const struct kvmfr_memory_range *range, uint64_t offset,
-			 Elf64_Phdr *segment)
-{
-	uint64_t reach;
-	void *data;
-
-	if (kvmfr_memory_at(r->memory, range->address, &data, &reach))
-		return false;
-	*segment = (Elf64_Phdr) {
-		.p_type = PT_LOAD,
-		.p_flags = PF_R | PF_X | (range->rom ? 0 : PF_W),
-		.p_offset = offset,
-		.p_paddr = range->address,
-		.p_filesz = range->size,
-		.p_memsz = range->size,
-	};
-	return true;
-}
-
-/* Fills the headers; returns the size of the file. */
-static uint64_t core_headers(const struct request *r, Elf64_Ehdr *elf,
-			     Elf64_Phdr **segments)
-{
-	const struct kvmfr_memory_range *ranges;
-	size_t n = kvmfr_memory_ranges(r->memory, &ranges);
-	uint64_t offset = sizeof(*elf) + n * sizeof(**segments);
-
-	*elf = (Elf64_Ehdr) {
-		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64,
-			     ELFDATA2LSB, EV_CURRENT },
-		.e_type = ET_CORE,
-		.e_machine = EM_X86_64,
-		.e_version = EV_CURRENT,
-		.e_phoff = sizeof(*elf),
-		.e_ehsize = sizeof(*elf),
-		.e_phentsize = sizeof(**segments),
-	};
-	*segments = calloc(n, sizeof(**segments));
-	if (!*segments)
-		fail("out of memory");
-	offset = (offset + PAGE - 1) / PAGE * PAGE;
-	for (size_t i = 0; i < n; i++)
-		if (core_segment(r, &ranges[i], offset, &(*segments)[elf->e_phnum])) {
-			elf->e_phnum++;
-			offset += (ranges[i].size + PAGE - 1) / PAGE * PAGE;
-		}
-	return offset;
-}
-
-static int memory_core(struct request *r)
-{
-	const char *file = r->arguments[0];
-	uint64_t from = 0, size, end, reach;
-	Elf64_Phdr *segments;
-	Elf64_Ehdr elf;
-	int fd, i = 0;
-
-	attach_all(r, false);
-	end = core_headers(r, &elf, &segments);
-	/* Not for everybody: it is all that the guest knows. */
-	fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || ftruncate(fd, end))
-		fail("%s: %s", file, strerror(errno));
-	put(fd, file, &elf, sizeof(elf), 0);
-	put(fd, file, segments, elf.e_phnum * sizeof(*segments), sizeof(elf));
-
-	for (; kvmfr_memory_data(r->memory, &from, &size); from += size) {
-		while (from - segments[i].p_paddr >= segments[i].p_memsz)
-			i++;
-		core_pages(fd, file, at(r, from, &reach), size,
-			   segments[i].p_offset + (from - segments[i].p_paddr));
-	}
-	if (close(fd))
-		fail("%s: %s", file, strerror(errno));
-	return 0;
-}
-
-static const struct {
+static const struct action {
 	const char *name;
 	int arguments;
 	int (*run)(struct request *r);
@@ -417,13 +312,10 @@ static const struct {
 	{ "core", 1, memory_core },
 };
 
-static void connect_qmp(struct request *r)
+static void map_from_qmp(struct request *r)
 {
-	int err;
+	int err = kvmfr_memory_from_qmp(r->qmp, &r->memory);
 
-	if (!r->qmp)
-		misuse("memory: wants '--qmp SOCKET', of a QEMU with -qmp unix:SOCKET,server=on,wait=off");
-	err = kvmfr_memory_from_qmp(r->qmp, &r->memory);
 	if (err == -ETIMEDOUT)
 		fail("%s: no answer; is another program connected to it?", r->qmp);
 	if (err == -EPROTO)
@@ -432,7 +324,95 @@ static void connect_qmp(struct request *r)
 		fail("%s: %s", r->qmp, strerror(-err));
 }
 
-static int run_action(struct request *r, int argc, char **argv)
+/* The size of a file or device that is all of the RAM. */
+static uint64_t file_bytes(const char *file)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+
+	if (size < 0)
+		fail("%s: %s", file, strerror(errno));
+	close(fd);
+	return size;
+}
+
+static void map_from_machine(struct request *r)
+{
+	const char *machine = r->machine;
+	uint64_t size = 0;
+	int err;
+
+	if (r->pid)
+		guest_machine(r->pid, &machine, &size);
+	machine = r->machine ?: machine;
+	if (r->size)
+		size = guest_size(r->size, MIB);
+	else if (!size && r->n_files == 1)
+		size = file_bytes(r->files[0]);
+	if (!machine || !size)
+		misuse("memory: wants '--qmp SOCKET', of a QEMU with -qmp unix:SOCKET,server=on,wait=off, or '--pid PID', or '--machine pc|q35' and '--size SIZE'");
+	err = kvmfr_memory_from_machine(machine, size, &r->memory);
+	if (err == -ENOENT)
+		fail("the map of a machine '%s' is not known here, but of pc and q35; '--qmp' asks QEMU",
+		     machine);
+	if (err == -EINVAL)
+		fail("the map for %s of RAM is not known here; '--qmp' asks QEMU", mebibytes(size));
+	if (err)
+		fail("%s", strerror(-err));
+}
+
+/* What was read is of one guest with one map only if nothing happened to it. */
+static void finish(const struct request *r, const char *action)
+{
+	int result = kvmfr_memory_check(r->memory);
+
+	if (result == -EOPNOTSUPP || !result)
+		return;
+	if (result == -ECONNRESET)
+		fail("QEMU ended during the %s", action);
+	if (result < 0)
+		fail("QEMU does not answer any more: %s", strerror(-result));
+	fail("%s during the %s, which is of both before and after",
+	     result & KVMFR_MEMORY_RESET ? "the guest was reset" :
+	     "the guest's memory map changed", action);
+}
+
+/* A page that the file hasn't got any more, or that no huge page is left for. */
+static void no_page(int signal)
+{
+	static const char message[] = "kvmfrctl: " MEMORY_GONE "\n";
+
+	(void)signal;
+	if (write(STDERR_FILENO, message, sizeof(message) - 1) < 0)
+		_exit(2);
+	_exit(1);
+}
+
+static int run_action(struct request *r, const struct action *action)
+{
+	int status;
+
+	if (r->name)
+		r->pid = guest_named(r->name);
+	if (r->qmp)
+		map_from_qmp(r);
+	else
+		map_from_machine(r);
+	if (action->run == memory_map)
+		return memory_map(r);
+
+	signal(SIGBUS, no_page);
+	attach_all(r, action->run == memory_write);
+	/* Matches come out between two steps of the progress. */
+	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+	status = action->run(r);
+	if (fflush(stdout))
+		fail("cannot write the output: %s", strerror(errno));
+	finish(r, action->name);
+	return status;
+}
+
+static const struct action *action_named(int argc, char **argv)
 {
 	for (size_t i = 0; i < sizeof(actions) / sizeof(*actions); i++) {
 		if (!argc || strcmp(argv[0], actions[i].name))
@@ -440,9 +420,7 @@ static int run_action(struct request *r, int argc, char **argv)
 		if (argc - 1 != actions[i].arguments)
 			misuse("memory: '%s' wants %d arguments, see kvmfrctl(8)",
 			       argv[0], actions[i].arguments);
-		r->arguments = argv + 1;
-		connect_qmp(r);
-		return actions[i].run(r);
+		return &actions[i];
 	}
 	misuse("memory: wants map, read, write, search or core");
 }
@@ -452,6 +430,10 @@ int cmd_memory(int argc, char **argv)
 	static const struct option options[] = {
 		{ "qmp", required_argument, NULL, 'q' },
 		{ "file", required_argument, NULL, 'f' },
+		{ "pid", required_argument, NULL, 'p' },
+		{ "name", required_argument, NULL, 'n' },
+		{ "machine", required_argument, NULL, 'M' },
+		{ "size", required_argument, NULL, 's' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "memmap", no_argument, NULL, 'm' },
 		{ }
@@ -460,18 +442,36 @@ int cmd_memory(int argc, char **argv)
 	int c, status;
 
 	while ((c = option_next(argc, argv, options)) != -1) {
-		if (c == 'q')
+		switch (c) {
+		case 'q':
 			r.qmp = optarg;
-		else if (c == 'j')
+			break;
+		case 'p':
+			r.pid = number(optarg);
+			break;
+		case 'n':
+			r.name = optarg;
+			break;
+		case 'M':
+			r.machine = optarg;
+			break;
+		case 's':
+			r.size = optarg;
+			break;
+		case 'j':
 			r.json = true;
-		else if (c == 'm')
+			break;
+		case 'm':
 			r.memmap = true;
-		else if (r.n_files == MAX_FILES)
-			misuse("memory: more than %d files", MAX_FILES);
-		else
+			break;
+		default:
+			if (r.n_files == MAX_FILES)
+				misuse("memory: more than %d files", MAX_FILES);
 			r.files[r.n_files++] = optarg;
+		}
 	}
-	status = run_action(&r, argc - optind, argv + optind);
+	r.arguments = argv + optind + 1;
+	status = run_action(&r, action_named(argc - optind, argv + optind));
 	kvmfr_memory_close(r.memory);
 	return status;
 }

@@ -13,8 +13,20 @@
 
 const char *root = "";
 
+/* The line of progress() is on the terminal. */
+static bool progressing;
+
+static void progress_clear(void)
+{
+	if (progressing)
+		fputs("\r\033[K", stderr);
+	fflush(stderr);
+	progressing = false;
+}
+
 static void message(const char *fmt, va_list args)
 {
+	progress_clear();
 	fflush(stdout);
 	fputs("kvmfrctl: ", stderr);
 	vfprintf(stderr, fmt, args);
@@ -249,4 +261,22 @@ int option_next(int argc, char **argv, const struct option *options)
 		misuse("%s: option '%s' wants a value", argv[0],
 		       argv[optind - 1]);
 	return c;
+}
+
+void progress(const char *what, uint64_t done, uint64_t total)
+{
+	static uint64_t shown = UINT64_MAX;
+	uint64_t percent = done / (total / 100 + 1);
+
+	if (total < PROGRESS_FROM || percent == shown || !isatty(STDERR_FILENO))
+		return;
+	shown = percent;
+	/* What was written to the same terminal stays above the line. */
+	progress_clear();
+	fflush(stdout);
+	if (done >= total)
+		return;
+	fprintf(stderr, "%s: %" PRIu64 " %% of %s", what, percent, mebibytes(total));
+	fflush(stderr);
+	progressing = true;
 }

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kvmfrctl memory core: what dump-guest-memory of QEMU writes, without QEMU
+ * copying the memory, and with holes for zeros.
+ */
+#include "memory.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAGE		4096ULL
+#define PAGES(bytes)	(((bytes) + PAGE - 1) / PAGE * PAGE)
+
+struct core {
+	int fd;
+	const char *file;
+	Elf64_Ehdr elf;
+	Elf64_Phdr *segments;	/* the notes, and each range of memory */
+	void *notes;
+	uint64_t size;		/* of the file */
+};
+
+static void put(const struct core *core, const void *data, size_t size, off_t at)
+{
+	while (size) {
+		ssize_t n = pwrite(core->fd, data, size, at);
+
+		if (n < 0)
+			fail("%s: %s", core->file, errno == EFAULT ? MEMORY_GONE :
+			     strerror(errno));
+		data = (const char *)data + n;
+		size -= n;
+		at += n;
+	}
+}
+
+/* Pages with something in them, where they belong in the core. */
+static void put_pages(const struct core *core, const char *data, uint64_t size, off_t at)
+{
+	static const char zeros[PAGE];
+	uint64_t done, n, begin = 0;
+
+	/* From @begin on is what has to be written, in pieces that are still cached. */
+	for (done = 0; done < size; done += n) {
+		bool zero;
+
+		n = size - done < PAGE ? size - done : PAGE;
+		zero = !memcmp(data + done, zeros, n);
+		if (!zero && done - begin < MIB)
+			continue;
+		put(core, data + begin, done - begin, at + begin);
+		begin = zero ? done + n : done;
+	}
+	put(core, data + begin, size - begin, at + begin);
+}
+
+/* The registers, if there is a QEMU that can be asked. */
+static void add_notes(const struct request *r, struct core *core)
+{
+	unsigned int machine;
+	size_t size;
+	int err;
+
+	err = kvmfr_memory_notes(r->memory, &core->notes, &size, &machine);
+	if (err == -EOPNOTSUPP)
+		return;
+	if (err) {
+		warn("%s has no registers: QEMU says no: %s", core->file, strerror(-err));
+		return;
+	}
+	core->elf.e_machine = machine;
+	core->segments[core->elf.e_phnum++] = (Elf64_Phdr) {
+		.p_type = PT_NOTE,
+		.p_offset = core->size,
+		.p_filesz = size,
+		.p_memsz = size,
+	};
+	core->size += size;
+}
+
+static void add_range(const struct request *r, struct core *core,
+		      const struct kvmfr_memory_range *range)
+{
+	if (kvmfr_memory_way(r->memory, range->block) == KVMFR_MEMORY_NONE)
+		return;
+	core->size = PAGES(core->size);
+	core->segments[core->elf.e_phnum++] = (Elf64_Phdr) {
+		.p_type = PT_LOAD,
+		.p_flags = PF_R | PF_X | (range->rom ? 0 : PF_W),
+		.p_offset = core->size,
+		.p_vaddr = range->address,
+		.p_paddr = range->address,
+		.p_filesz = range->size,
+		.p_memsz = range->size,
+	};
+	core->size += range->size;
+}
+
+static void add_headers(const struct request *r, struct core *core)
+{
+	const struct kvmfr_memory_range *ranges;
+	size_t n = kvmfr_memory_ranges(r->memory, &ranges);
+
+	core->elf = (Elf64_Ehdr) {
+		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64,
+			     ELFDATA2LSB, EV_CURRENT },
+		.e_type = ET_CORE,
+		.e_machine = EM_X86_64,
+		.e_version = EV_CURRENT,
+		.e_phoff = sizeof(core->elf),
+		.e_ehsize = sizeof(core->elf),
+		.e_phentsize = sizeof(*core->segments),
+	};
+	core->segments = calloc(n + 1, sizeof(*core->segments));
+	if (!core->segments)
+		fail("out of memory");
+	core->size = sizeof(core->elf) + (n + 1) * sizeof(*core->segments);
+	add_notes(r, core);
+	for (size_t i = 0; i < n; i++)
+		add_range(r, core, &ranges[i]);
+}
+
+static void put_headers(const struct core *core)
+{
+	const Elf64_Phdr *first = core->segments;
+
+	put(core, &core->elf, sizeof(core->elf), 0);
+	put(core, first, core->elf.e_phnum * sizeof(*first), sizeof(core->elf));
+	if (core->notes)
+		put(core, core->notes, first->p_filesz, first->p_offset);
+}
+
+int memory_core(struct request *r)
+{
+	const uint64_t total = memory_below(r, UINT64_MAX);
+	struct core core = { .file = r->arguments[0] };
+	uint64_t from = 0, size, n;
+	const Elf64_Phdr *segment;
+
+	/* Not for everybody: it is all that the guest knows. */
+	core.fd = open(core.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (core.fd < 0)
+		fail("%s: %s", core.file, strerror(errno));
+	add_headers(r, &core);
+	if (ftruncate(core.fd, core.size))
+		fail("%s: %s", core.file, strerror(errno));
+	put_headers(&core);
+
+	segment = core.segments;
+	for (; kvmfr_memory_data(r->memory, &from, &size); from += n) {
+		const char *data = memory_bytes(r, from, size, &n);
+
+		while (segment->p_type != PT_LOAD || from - segment->p_paddr >= segment->p_memsz)
+			segment++;
+		put_pages(&core, data, n, segment->p_offset + (from - segment->p_paddr));
+		progress("core", memory_below(r, from + n), total);
+	}
+	progress("core", total, total);
+	if (close(core.fd))
+		fail("%s: %s", core.file, strerror(errno));
+	return 0;
+}
