@@ -133,11 +133,13 @@ struct kvmfr_kind {
  * @pgmap: IVSHMEM with struct pages: what owns them; pgmap_vmemmap_nr() says how
  *	many are one folio
  * @idle_refs: IVSHMEM with struct pages: reference count of an unused folio
- *
  * @bell: IVSHMEM with MSI-X: its interrupts, else NULL
+ * @dmabufs_lock: protects @dmabufs. The reservation lock of a DMA-BUF is taken
+ *	inside of it.
+ * @dmabufs: every struct kvmfr_dmabuf of the device
  *
- * All but @gone, @openers, @users and @told is constant once the device is
- * registered.
+ * All but @gone, @openers, @users, @told and @dmabufs is constant once the
+ * device is registered.
  */
 struct kvmfr_dev {
 	struct device dev;
@@ -159,6 +161,9 @@ struct kvmfr_dev {
 	struct dev_pagemap pgmap;
 	int idle_refs;
 	struct kvmfr_doorbell *bell;
+
+	struct mutex dmabufs_lock;	/* dmabufs */
+	struct list_head dmabufs;
 };
 
 /**
@@ -207,6 +212,8 @@ struct kvmfr_listener {
 
 /**
  * struct kvmfr_dmabuf - a part of a device, as a DMA-BUF
+ * @node: in kvmfr_dev.dmabufs
+ * @dmabuf: the DMA-BUF itself
  * @kdev: whose memory it is, with a reference
  * @first: number of its first page in the device
  * @nr_pages: its size
@@ -216,6 +223,8 @@ struct kvmfr_listener {
  * Belongs to the DMA-BUF, whose release frees it.
  */
 struct kvmfr_dmabuf {
+	struct list_head node;
+	struct dma_buf *dmabuf;
 	struct kvmfr_dev *kdev;
 	unsigned long first;
 	unsigned long nr_pages;
@@ -823,14 +832,37 @@ static bool kvmfr_going_down(void)
 }
 
 /*
+ * Asks the importers that can let go of the memory to do so. They unmap it soon,
+ * which is waited for as it is with the others.
+ */
+static void kvmfr_dev_revoke_importers(struct kvmfr_dev *kdev)
+{
+	struct kvmfr_dmabuf *buf;
+
+	mutex_lock(&kdev->dmabufs_lock);
+	list_for_each_entry(buf, &kdev->dmabufs, node) {
+		if (!get_file_active(&buf->dmabuf->file))
+			continue;	/* its release waits for the lock */
+		dma_resv_lock(buf->dmabuf->resv, NULL);
+		dma_buf_invalidate_mappings(buf->dmabuf);
+		dma_resv_wait_timeout(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP,
+				      false, MAX_SCHEDULE_TIMEOUT);
+		dma_resv_unlock(buf->dmabuf->resv);
+		dma_buf_put(buf->dmabuf);
+	}
+	mutex_unlock(&kdev->dmabufs_lock);
+}
+
+/*
  * Takes the memory back: true when nobody can reach it any more, false if the
  * machine goes down meanwhile. Then nothing of the device may be freed.
  *
  * A fault that saw @gone unset may map its page after the first
  * unmap_mapping_range(). Its folio is busy all the while, so the loop comes
- * round again. What importers have mapped and what is pinned can't be taken back
- * and is waited for as long as it takes, in TASK_IDLE. remove() can't fail, so a
- * signal can't end the wait: the pages would go while a device writes to them.
+ * round again. What other importers have mapped and what is pinned can't be
+ * taken back and is waited for as long as it takes, in TASK_IDLE. remove() can't
+ * fail, so a signal can't end the wait: the pages would go while a device writes
+ * to them.
  */
 static bool kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 {
@@ -842,6 +874,7 @@ static bool kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 	WRITE_ONCE(kdev->gone, true);
 	up_write(&kdev->lock);
 	kvmfr_doorbell_silence(kdev->bell);
+	kvmfr_dev_revoke_importers(kdev);
 
 	for (;;) {
 		unmap_mapping_range(kdev->inode->i_mapping, 0, 0, 1);
@@ -894,6 +927,19 @@ static void *kvmfr_dev_addr(struct kvmfr_dev *kdev, u64 pos, size_t *n)
 
 /* ------------------------------- mappings ------------------------------- */
 
+/*
+ * Whether @vma has room for a huge page: a whole one of the device's, at an
+ * address that agrees with its place in the device.
+ */
+static bool kvmfr_vma_fits_huge(struct vm_area_struct *vma)
+{
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+
+	return kdev->huge_size &&
+	       ALIGN(vma->vm_start, PMD_SIZE) < ALIGN_DOWN(vma->vm_end, PMD_SIZE) &&
+	       IS_ALIGNED(vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT), PMD_SIZE);
+}
+
 static vm_fault_t kvmfr_vm_fault(struct vm_fault *vmf)
 {
 	struct kvmfr_dev *kdev = vmf->vma->vm_private_data;
@@ -917,6 +963,60 @@ out:
 	up_read(&kdev->lock);
 	return ret;
 }
+
+#ifdef KVMFR_HAS_VMF_INSERT_FOLIO_PMD
+static bool kvmfr_folio_poisoned(struct folio *folio)
+{
+	unsigned long i;
+
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		if (PageHWPoison(folio_page(folio, i)))
+			return true;
+	return false;
+}
+
+/* Maps all of a huge page, or if a part of it is poisoned, just the one page. */
+static vm_fault_t kvmfr_vm_insert(struct vm_fault *vmf, struct page *page)
+{
+	bool write = vmf->flags & FAULT_FLAG_WRITE;
+	struct folio *folio = page_folio(page);
+
+	if (folio_nr_pages(folio) << PAGE_SHIFT != PMD_SIZE)
+		return VM_FAULT_FALLBACK;
+	if (PageHWPoison(page))
+		return VM_FAULT_HWPOISON;
+	if (kvmfr_folio_poisoned(folio))
+		return vmf_insert_page_mkwrite(vmf, page, write);
+	return vmf_insert_folio_pmd(vmf, folio, write);
+}
+
+/*
+ * Called where no page table is yet. After kvmfr_vm_fault() the core would map
+ * the huge page as well, but it allocates and clears a page table before it calls
+ * that, and doesn't see poisoned pages: memory_failure() marks only the folios
+ * that the core manages.
+ */
+static vm_fault_t kvmfr_vm_huge_fault(struct vm_fault *vmf, unsigned int order)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+	unsigned long start = ALIGN_DOWN(vmf->address, PMD_SIZE);
+	vm_fault_t ret = VM_FAULT_FALLBACK;
+	struct kvmfr_run run;
+
+	if (order != KVMFR_HUGE_ORDER || !kvmfr_vma_fits_huge(vma) ||
+	    start < vma->vm_start || start + PMD_SIZE > vma->vm_end)
+		return ret;
+
+	down_read(&kdev->lock);
+	if (!kdev->gone && vmf->pgoff < kvmfr_dev_nr_pages(kdev)) {
+		run = kvmfr_dev_run(kdev, vmf->pgoff, 1);
+		ret = kvmfr_vm_insert(vmf, pfn_to_page(run.pfn));
+	}
+	up_read(&kdev->lock);
+	return ret;
+}
+#endif
 
 /*
  * There is nothing to map around a fault. But an operation that's called under
@@ -955,6 +1055,9 @@ static int kvmfr_vm_access(struct vm_area_struct *vma, unsigned long addr,
 
 static const struct vm_operations_struct kvmfr_vm_ops = {
 	.fault = kvmfr_vm_fault,
+#ifdef KVMFR_HAS_VMF_INSERT_FOLIO_PMD
+	.huge_fault = kvmfr_vm_huge_fault,
+#endif
 	.map_pages = kvmfr_vm_map_pages,
 	.access = kvmfr_vm_access,
 };
@@ -1021,19 +1124,6 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 		up_read(&kdev->lock);
 		cond_resched();
 	}
-}
-
-/*
- * Whether @vma has room for a huge page: a whole one of the device's, at an
- * address that agrees with its place in the device.
- */
-static bool kvmfr_vma_fits_huge(struct vm_area_struct *vma)
-{
-	struct kvmfr_dev *kdev = vma->vm_private_data;
-
-	return kdev->huge_size &&
-	       ALIGN(vma->vm_start, PMD_SIZE) < ALIGN_DOWN(vma->vm_end, PMD_SIZE) &&
-	       IS_ALIGNED(vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT), PMD_SIZE);
 }
 
 /*
@@ -1379,6 +1469,9 @@ static void kvmfr_dmabuf_release(struct dma_buf *dmabuf)
 {
 	struct kvmfr_dmabuf *buf = dmabuf->priv;
 
+	mutex_lock(&buf->kdev->dmabufs_lock);
+	list_del(&buf->node);
+	mutex_unlock(&buf->kdev->dmabufs_lock);
 	atomic_dec(&buf->kdev->openers);
 	put_device(&buf->kdev->dev);
 	mutex_destroy(&buf->lock);
@@ -1453,6 +1546,11 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	 * just this DMA-BUF would reach the whole device.
 	 */
 	dmabuf->file->f_mapping = kdev->inode->i_mapping;
+
+	buf->dmabuf = dmabuf;
+	mutex_lock(&kdev->dmabufs_lock);
+	list_add(&buf->node, &kdev->dmabufs);
+	mutex_unlock(&kdev->dmabufs_lock);
 
 	fd = dma_buf_fd(dmabuf, flags & KVMFR_DMABUF_FLAG_CLOEXEC ? O_CLOEXEC : 0);
 	if (fd < 0)
@@ -1558,9 +1656,6 @@ static ssize_t kvmfr_write_iter(struct kiocb *iocb, struct iov_iter *from)
 
 	if (kvmfr_dev_gone(kdev))
 		return -ENODEV;
-	/* As a block device. Many programs try again for ever after a 0. */
-	if (iov_iter_count(from) && iocb->ki_pos >= kdev->size)
-		return -ENOSPC;
 	return kvmfr_copy(kdev, &iocb->ki_pos, from, true);
 }
 
@@ -1756,6 +1851,7 @@ static void kvmfr_dev_release(struct device *dev)
 	struct kvmfr_dev *kdev = to_kvmfr_dev(dev);
 
 	iput(kdev->inode);
+	mutex_destroy(&kdev->dmabufs_lock);
 	kfree(kdev->bell);
 	kfree(kdev);
 }
@@ -1781,6 +1877,8 @@ static struct kvmfr_dev *kvmfr_dev_alloc(struct device *parent, u64 size)
 	kdev->size = size;
 	init_rwsem(&kdev->lock);
 	xa_init(&kdev->blocks);
+	mutex_init(&kdev->dmabufs_lock);
+	INIT_LIST_HEAD(&kdev->dmabufs);
 	device_initialize(&kdev->dev);
 	kdev->dev.class = &kvmfr_class;
 	kdev->dev.parent = parent;

@@ -21,7 +21,8 @@
  *
  * read(), write(), pread(), readv(), sendfile(), splice() and so on: any offset
  *          and length, as on a block of memory. Short at the end; at the end
- *          and past it read() answers 0 and write() ENOSPC.
+ *          and past it 0. (What repeats a write() that gives 0, as stdio does,
+ *          never ends there.)
  *          EBADF: not opened for it. EFAULT: bad buffer, nothing copied.
  *          EIO: a page with a memory error. EOPNOTSUPP: the kernel has no
  *          mapping of this IVSHMEM device (encrypted guests). ENODEV: unplugged.
@@ -48,8 +49,9 @@
  *          as long as a descriptor, a mapping or a DMA-BUF is alive. Unplugging
  *          waits for importers that have the memory mapped and for pinned
  *          pages, and the machine's PCI hot-plug with it: whoever may open the
- *          node can hold that up. The log says what is waited for. Reboot and
- *          poweroff don't wait.
+ *          node can hold that up. The log says what is waited for. From Linux
+ *          7.0 on, importers that can let go of the memory are told to. Reboot
+ *          and poweroff don't wait.
  */
 #ifndef KVMFR_H
 #define KVMFR_H

@@ -203,9 +203,21 @@ static inline struct range kvmfr_pluggable_range(bool need_mapping)
  */
 #ifndef KVMFR_HAS_DMA_RESV_USAGE
 #define dma_resv_usage_rw(write)	(write)
+#define DMA_RESV_USAGE_BOOKKEEP		true
 #ifndef KVMFR_HAS_DMA_RESV_WAIT
 #define dma_resv_wait_timeout		dma_resv_wait_timeout_rcu
 #endif
+#endif
+/* end shim */
+
+/* shim: invalidate_mappings, needed before 7.0 (January 2026)
+ *
+ * No importer promised to unmap a DMA-BUF when its exporter asked for that, so
+ * none is asked.
+ */
+#ifndef KVMFR_HAS_INVALIDATE_MAPPINGS
+#define get_file_active(file)			((void)(file), NULL)
+#define dma_buf_invalidate_mappings(dmabuf)	((void)(dmabuf))
 #endif
 /* end shim */
 
@@ -241,6 +253,10 @@ static inline struct range kvmfr_pluggable_range(bool need_mapping)
 /* end shim */
 
 /* What a kernel may have been configured without */
+
+#ifndef CONFIG_TRANSPARENT_HUGEPAGE
+#undef KVMFR_HAS_VMF_INSERT_FOLIO_PMD
+#endif
 
 #ifndef CONFIG_MODULE_UNLOAD
 static inline int module_refcount(struct module *mod)

@@ -408,6 +408,13 @@ int import(int imp, int buf, uint32_t max_segment)
 	return ioctl(imp, KVMFR_IMPORTER_ATTACH, &attach) ? errno : 0;
 }
 
+int import_revocable(int imp, int buf)
+{
+	struct kvmfr_importer_attach attach = { .fd = buf, .revocable = 1 };
+
+	return ioctl(imp, KVMFR_IMPORTER_ATTACH, &attach) ? errno : 0;
+}
+
 int import_map(int imp, uint32_t direction, struct kvmfr_importer_map *result)
 {
 	struct kvmfr_importer_map unused;

@@ -113,6 +113,7 @@ int dmabuf(int fd, uint64_t offset, uint64_t size);
 /* An importer, or SKIP if the module isn't there; then 0 or an errno. */
 int importer(void);
 int import(int imp, int dmabuf, uint32_t max_segment);
+int import_revocable(int imp, int buf);
 int import_map(int imp, uint32_t direction, struct kvmfr_importer_map *result);
 int import_io(int imp, uint32_t via, bool write, uint64_t offset, void *buffer, size_t length);
 int import_pin(int imp, const void *address, size_t length);

@@ -51,7 +51,7 @@ TEST_STATIC(poisoned_page_is_neither_mapped_nor_read)
 	check_fresh_mapping(page_size, bad);
 }
 
-/* It is poisoned by now. Whether the core maps the rest of its folio as a huge page, it decides. */
+/* It is poisoned by now. */
 TEST_STATIC(poisoned_page_is_not_mapped_as_part_of_a_huge_page)
 {
 	const uint64_t bad = pmd_size + 5 * page_size;
@@ -62,8 +62,6 @@ TEST_STATIC(poisoned_page_is_not_mapped_as_part_of_a_huge_page)
 	ASSERT_EQ(EIO, errno);
 	p = map_at(dev.fd, 0, dev.size, RW, 0);
 	ASSERT_EQ(0, probe_read(p + pmd_size));
-	if (kernel_is(6, 13) && !probe_read(p + bad))
-		SKIP("KNOWN DEFECT: this kernel doesn't mark a folio of ours as poisoned, and maps it");
 	munmap(p, dev.size);
 	check_fresh_mapping(0, bad);
 }

@@ -468,6 +468,36 @@ TEST_UNPLUG_PAGED(removal_waits_for_an_importer_and_says_so)
 	end_wait(pid);
 }
 
+/* Two of them, and one that can't let go of the DMA-BUF that one of them has, too */
+TEST_UNPLUG_PAGED(importers_that_can_let_go_are_told_to)
+{
+	int buf = dmabuf(dev.fd, page_size, dev.size - page_size);
+	int willing[] = { importer(), importer() }, unwilling = importer();
+	struct kvmfr_dev back;
+	uint64_t value;
+
+	before = log_mark();
+	for (int i = 0; i < 2; i++) {
+		int err = import_revocable(willing[i], i ? dmabuf(dev.fd, 0, page_size) : buf);
+
+		if (err == EOPNOTSUPP)
+			SKIP("no importer of this kernel can be told to let go (before 7.0)");
+		ASSERT_EQ(0, err);
+		ASSERT_EQ(0, import_map(willing[i], KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
+		ASSERT_EQ(0, import_io(willing[i], KVMFR_IMPORTER_VIA_SG, false, 0, &value, 8));
+	}
+	ASSERT_EQ(0, import(unwilling, buf, 0));
+
+	unplug();
+	EXPECT_EQ(0, log_count(before, "waiting for"));
+	for (int i = 0; i < 2; i++) {
+		EXPECT_ERRNO(ENOENT, ioctl(willing[i], KVMFR_IMPORTER_UNMAP));
+		EXPECT_EQ(ENODEV, import_map(willing[i], KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
+	}
+	EXPECT_EQ(ENODEV, import_map(unwilling, KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
+	plug_in(&back);
+}
+
 TEST_UNPLUG_PAGED(removal_waits_for_a_vmap_and_says_so)
 {
 	char *p = map(dev.fd, 0, dev.size, RW);

@@ -6,6 +6,7 @@
 #include <linux/dma-buf.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-mapping.h>
+#include <linux/dma-resv.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -22,19 +23,13 @@
 #define iosys_map dma_buf_map
 #endif
 
-#ifdef HAVE_DMA_BUF_UNLOCKED
-#define dma_buf_map_attachment		dma_buf_map_attachment_unlocked
-#define dma_buf_unmap_attachment	dma_buf_unmap_attachment_unlocked
-#define dma_buf_vmap			dma_buf_vmap_unlocked
-#define dma_buf_vunmap			dma_buf_vunmap_unlocked
-#endif
-
 /* One open file */
 struct importer {
 	struct mutex lock;	/* everything; a DMA-BUF's own locks are taken inside it */
 	struct platform_device *pdev;
 	struct dma_buf_attachment *attach;
-	struct sg_table *sgt;
+	bool revocable;
+	struct sg_table *sgt;	/* changes with the reservation lock held if it is revocable */
 	enum dma_data_direction direction;
 	struct scatterlist *at;		/* IO goes on from here: the segment and where it begins */
 	u64 at_offset;
@@ -46,6 +41,56 @@ struct importer {
 	struct page **pages;
 	unsigned long npages;
 };
+
+#ifdef HAVE_REVOCABLE
+/* The exporter wants its memory back, and holds the reservation lock. */
+static void importer_invalidate(struct dma_buf_attachment *attach)
+{
+	struct importer *imp = attach->importer_priv;
+
+	if (imp->sgt)
+		dma_buf_unmap_attachment(attach, imp->sgt, imp->direction);
+	imp->sgt = NULL;
+}
+
+static const struct dma_buf_attach_ops importer_revocable_ops = {
+	.invalidate_mappings = importer_invalidate,
+};
+
+static struct dma_buf_attachment *attach_revocable(struct importer *imp, struct dma_buf *dmabuf)
+{
+	return dma_buf_dynamic_attach(dmabuf, &imp->pdev->dev, &importer_revocable_ops, imp);
+}
+
+static int unmap_revocable(struct importer *imp)
+{
+	struct dma_buf *dmabuf = imp->attach->dmabuf;
+	int ret;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	ret = imp->sgt ? 0 : -ENOENT;
+	importer_invalidate(imp->attach);
+	dma_resv_unlock(dmabuf->resv);
+	return ret;
+}
+#else
+static struct dma_buf_attachment *attach_revocable(struct importer *imp, struct dma_buf *dmabuf)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static int unmap_revocable(struct importer *imp)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+#ifdef HAVE_DMA_BUF_UNLOCKED
+#define dma_buf_map_attachment		dma_buf_map_attachment_unlocked
+#define dma_buf_unmap_attachment	dma_buf_unmap_attachment_unlocked
+#define dma_buf_vmap			dma_buf_vmap_unlocked
+#define dma_buf_vunmap			dma_buf_vunmap_unlocked
+#endif
 
 static int importer_attach(struct importer *imp, unsigned long arg)
 {
@@ -64,17 +109,21 @@ static int importer_attach(struct importer *imp, unsigned long arg)
 	dmabuf = dma_buf_get(req.fd);
 	if (IS_ERR(dmabuf))
 		return PTR_ERR(dmabuf);
-	attach = dma_buf_attach(dmabuf, &imp->pdev->dev);
+	attach = req.revocable ? attach_revocable(imp, dmabuf) :
+				 dma_buf_attach(dmabuf, &imp->pdev->dev);
 	if (IS_ERR(attach)) {
 		dma_buf_put(dmabuf);
 		return PTR_ERR(attach);
 	}
 	imp->attach = attach;
+	imp->revocable = req.revocable;
 	return 0;
 }
 
 static int importer_unmap(struct importer *imp)
 {
+	if (imp->attach && imp->revocable)
+		return unmap_revocable(imp);
 	if (!imp->sgt)
 		return -ENOENT;
 	dma_buf_unmap_attachment(imp->attach, imp->sgt, imp->direction);

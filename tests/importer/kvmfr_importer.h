@@ -17,6 +17,8 @@ struct kvmfr_importer_attach {
 	__s32 fd;
 	__u32 max_segment;	/* bytes, 0 leaves the kernel's default */
 	__u64 boundary;		/* that no segment may cross, minus 1; 0 likewise */
+	__u32 revocable;	/* unmaps when it is told to; EOPNOTSUPP before Linux 7.0 */
+	__u32 pad;
 };
 
 /* enum dma_data_direction */
