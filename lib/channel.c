@@ -131,23 +131,27 @@ static bool accept_other(struct kvmfr_channel *channel, uint32_t epoch)
 	return true;
 }
 
-/* One step towards being connected; answers whether there was one. */
-static bool connect_step(struct kvmfr_channel *channel, struct other other)
-{
-	if (other.epoch != channel->accepted)
-		return other.state == STATE_OPEN && accept_other(channel, other.epoch);
-	if (other.state == STATE_CLOSED || other.state == STATE_ENDED ||
-	    format_load_acquire(&channel->theirs->end.ack) != channel->epoch)
-		return false;
-	channel->phase = CONNECTED;
-	publish(channel, channel->finished ? STATE_FINISHED : STATE_CONNECTED);
-	return true;
-}
-
 static bool is_over(const struct kvmfr_channel *channel, struct other other)
 {
 	return other.epoch != channel->accepted || other.state == STATE_CLOSED ||
 	       other.state == STATE_ENDED;
+}
+
+/* One step towards being connected; answers whether there was one. */
+static bool connect_step(struct kvmfr_channel *channel)
+{
+	struct other other = other_end(channel);
+	uint32_t ack;
+
+	if (other.epoch != channel->accepted)
+		return other.state == STATE_OPEN && accept_other(channel, other.epoch);
+	ack = format_load_acquire(&channel->theirs->end.ack);
+	/* If this is still the epoch, the ack was given in it: beginning one resets it. */
+	if (ack != channel->epoch || is_over(channel, other_end(channel)))
+		return false;
+	channel->phase = CONNECTED;
+	publish(channel, channel->finished ? STATE_FINISHED : STATE_CONNECTED);
+	return true;
 }
 
 /* Whether the other end may, by its word, be written to. */
@@ -203,8 +207,8 @@ static int update(struct kvmfr_channel *channel)
 	    limit(channel, &final) == channel->reader.tail && final)
 		begin(channel);
 	/* At most two steps: accepting, being accepted. */
-	if (channel->phase == CONNECTING && connect_step(channel, other))
-		connect_step(channel, other_end(channel));
+	if (channel->phase == CONNECTING && connect_step(channel))
+		connect_step(channel);
 	return 0;
 }
 

@@ -1,45 +1,54 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The wake-up rule of docs/channels.rst: two ends, a ring of two, four bytes.
- * A lost wake-up is a state in which both wait: spin's "invalid end state".
+ * "Rings" of docs/channels.rst: a ring of four bytes, six bytes, indices that wrap
+ * from 255 to 0 in the middle. A lost wake-up is a state in which both wait:
+ * spin's "invalid end state".
  *
  * With -DNO_BARRIER the word that asks for a ring reaches the memory after the
  * index was looked at again, which is what a store buffer does.
  */
-#define RING	2
-#define BYTES	4
+#define RING	4
+#define FIRST	253
+#define LAST	((FIRST + 6) & 255)
 
-byte head, tail;		/* each written by one end */
-bool want_data, want_room;
-bool bell_reader, bell_writer;	/* a ring stays until it is cleared */
+/* Has an index that moved from old to new passed wake? */
+#define PASSED(old, new, wake) ((((new) - (wake) - 1) & 255) < (((new) - (old)) & 255))
+
+byte head = FIRST, tail = FIRST;	/* each is written by one end */
+byte reader_wake = FIRST, writer_wake = FIRST - 1;
+bool bell_reader, bell_writer;		/* a ring stays until it is cleared */
+
+inline await(index, wake, value)
+{
+#ifdef NO_BARRIER
+	seen = index; wake = value;
+#else
+	wake = value; seen = index;
+#endif
+}
 
 proctype writer()
 {
 	byte seen;
 
 	do
-	:: head == BYTES -> break
+	:: head == LAST -> break
 	:: else ->
 		seen = tail;
 		if
-		:: head - seen < RING ->
+		:: ((head - seen) & 255) < RING ->
 			head++;
 			/* barrier */
 			if
-			:: want_data -> bell_reader = true
+			:: PASSED(head - 1, head, reader_wake) -> bell_reader = true
 			:: else
 			fi
 		:: else ->
-#ifdef NO_BARRIER
-			seen = tail; want_room = true;
-#else
-			want_room = true; seen = tail;
-#endif
+			await(tail, writer_wake, (head - RING / 2 - 1) & 255);
 			if
-			:: head - seen == RING -> bell_writer; bell_writer = false
+			:: ((head - seen) & 255) == RING -> bell_writer; bell_writer = false
 			:: else
-			fi;
-			want_room = false
+			fi
 		fi
 	od
 }
@@ -49,29 +58,24 @@ proctype reader()
 	byte seen;
 
 	do
-	:: tail == BYTES -> break
+	:: tail == LAST -> break
 	:: else ->
 		seen = head;
-		assert(seen - tail <= RING);
+		assert(((seen - tail) & 255) <= RING);
 		if
 		:: seen != tail ->
 			tail++;
 			/* barrier */
 			if
-			:: want_room -> bell_writer = true
+			:: PASSED(tail - 1, tail, writer_wake) -> bell_writer = true
 			:: else
 			fi
 		:: else ->
-#ifdef NO_BARRIER
-			seen = head; want_data = true;
-#else
-			want_data = true; seen = head;
-#endif
+			await(head, reader_wake, tail);
 			if
 			:: seen == tail -> bell_reader; bell_reader = false
 			:: else
-			fi;
-			want_data = false
+			fi
 		fi
 	od
 }
