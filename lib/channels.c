@@ -134,7 +134,8 @@ uint32_t channels_other_state(struct kvmfr_channels *set, struct format_end *end
 static bool is_stale(struct kvmfr_channels *set)
 {
 	return format_load(&set->memory->header.identity) != set->identity ||
-	       format_load(&set->memory->side[set->mine].session) != set->session;
+	       (!set->observe &&
+		format_load(&set->memory->side[set->mine].session) != set->session);
 }
 
 static void look_at_all(struct kvmfr_channels *set)
