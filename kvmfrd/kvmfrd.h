@@ -6,18 +6,37 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <systemd/sd-event.h>
 
 struct server;
 
 /* One line on standard error, exit 1. */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+/* One line on standard error. */
+void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* An event loop that ends with SIGTERM and SIGINT; or die(). */
+sd_event *event_loop(void);
 
 /* memory.c: a new descriptor of the memory, whose size fstat() tells; or die(). */
 int memory_of_device(const char *path);
 int memory_of_size(uint64_t size);
 
-/* socket.c: a listening socket at the path, with this access; or die(). */
-int socket_listen(const char *path, mode_t mode, gid_t group);
+/* Who may connect to a socket; -1: the owner or group that the daemon runs as. */
+struct access {
+	uid_t owner;
+	gid_t group;
+	mode_t mode;
+};
+
+/*
+ * socket.c: a listening socket of this type at the path, whose directory is
+ * made. -1: there can't be one, and standard error says why.
+ */
+int socket_listen(const char *path, int type, const struct access *access);
+
+/* Where a listening socket is bound, to be freed; NULL if that is not a path from "/" on. */
+char *socket_path(int listener);
 
 /* status.c: what is served and who is there, in a file. */
 struct status {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrd: the ivshmem server. Options, systemd, the event loop. */
-#include "kvmfrd.h"
+/*
+ * kvmfrd: the ivshmem server, and either side of channels. Options, systemd, the
+ * event loop.
+ */
+#include "channels.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,31 +29,48 @@ struct daemon {
 	const char *device, *path, *status_path;
 	uint64_t size;
 	unsigned int vectors;
-	mode_t mode;
-	gid_t group;
+	struct access access;
+	const char *guest;		/* a device: in a guest there is no server */
+	struct host_options channels;
 
-	int memory, listener;
+	int memory, listener, control;
 	sd_event *event;
 	sd_event_source *accepting;
 	struct server *server;
 	struct status status;
+	struct host *host;		/* of channels, or NULL */
+	struct control *refusing;	/* without channels */
 };
+
+static void message(const char *fmt, va_list args)
+{
+	fputs("kvmfrd: ", stderr);
+	vfprintf(stderr, fmt, args);
+	fputc('\n', stderr);
+}
 
 void die(const char *fmt, ...)
 {
 	va_list args;
 
-	fputs("kvmfrd: ", stderr);
 	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
-	va_end(args);
-	fputc('\n', stderr);
+	message(fmt, args);
 	exit(1);
+}
+
+void complain(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	message(fmt, args);
+	va_end(args);
 }
 
 static void usage(FILE *out)
 {
 	fputs("usage: kvmfrd --device /dev/kvmfrN | --size MIB [OPTION...]\n"
+	      "       kvmfrd --guest /dev/kvmfrN [--directory PATH] [--config FILE]\n"
 	      "  --device PATH   share the memory of this device\n"
 	      "  --size MIB      share memory of its own, a power of two\n"
 	      "  --vectors N     doorbells of each peer, 1 to 64 (1)\n"
@@ -58,6 +78,12 @@ static void usage(FILE *out)
 	      "  --mode MODE     of the socket, octal (0660)\n"
 	      "  --group NAME    of the socket (the one it runs as)\n"
 	      "  --status PATH   a file that says who is there (the socket's path + .status)\n"
+	      "  --channels      be the host's side of channels in the memory\n"
+	      "  --overwrite     make it one for channels, whatever is in it\n"
+	      "  --guest PATH    be the guest's side of channels in this device\n"
+	      "  --directory PATH  of the channels' sockets (that of the server's socket\n"
+	      "                  without .sock; in a guest /run/kvmfr)\n"
+	      "  --config FILE   of channels (" CHANNELS_CONFIG ")\n"
 	      "  --version, --help\n", out);
 }
 
@@ -95,6 +121,11 @@ static void parse(struct daemon *d, int argc, char **argv)
 		{ "mode", required_argument, NULL, 'm' },
 		{ "group", required_argument, NULL, 'g' },
 		{ "status", required_argument, NULL, 't' },
+		{ "channels", no_argument, NULL, 'c' },
+		{ "overwrite", no_argument, NULL, 'o' },
+		{ "guest", required_argument, NULL, 'G' },
+		{ "directory", required_argument, NULL, 'D' },
+		{ "config", required_argument, NULL, 'C' },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
@@ -119,10 +150,25 @@ static void parse(struct daemon *d, int argc, char **argv)
 			d->path = optarg;
 			break;
 		case 'm':
-			d->mode = number("mode", optarg, 8, 0, 0777);
+			d->access.mode = number("mode", optarg, 8, 0, 0777);
 			break;
 		case 'g':
-			d->group = group_number(optarg);
+			d->access.group = group_number(optarg);
+			break;
+		case 'c':
+			d->channels.wanted = true;
+			break;
+		case 'o':
+			d->channels.overwrite = true;
+			break;
+		case 'G':
+			d->guest = optarg;
+			break;
+		case 'D':
+			d->channels.directory = optarg;
+			break;
+		case 'C':
+			d->channels.config = optarg;
 			break;
 		case 't':
 			d->status_path = optarg;
@@ -138,13 +184,20 @@ static void parse(struct daemon *d, int argc, char **argv)
 			exit(2);
 		}
 	}
-	if (optind < argc || !d->device == !d->size) {
+	if (optind < argc || !!d->device + !!d->size + !!d->guest != 1) {
 		usage(stderr);
 		exit(2);
 	}
 }
 
-/* What systemd has: the socket, and the memory of the run before this one. */
+static int nonblocking(int fd)
+{
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
+		die("a socket of systemd: %s", strerror(errno));
+	return fd;
+}
+
+/* What systemd has: the sockets, and the memory of the run before this one. */
 static void take_from_systemd(struct daemon *d)
 {
 	char **names = NULL;
@@ -162,9 +215,10 @@ static void take_from_systemd(struct daemon *d)
 				d->memory = fd;
 		} else if (d->listener < 0 &&
 			   sd_is_socket(fd, AF_UNIX, SOCK_STREAM, 1) > 0) {
-			d->listener = fd;
-			if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
-				die("the socket of systemd: %s", strerror(errno));
+			d->listener = nonblocking(fd);
+		} else if (d->control < 0 &&
+			   sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) > 0) {
+			d->control = nonblocking(fd);
 		} else {
 			die("systemd passes something that is not a listening UNIX stream socket");
 		}
@@ -189,7 +243,8 @@ static void open_memory(struct daemon *d)
 /* Room for every peer's eventfds, and a few. */
 static void raise_limit(const struct daemon *d)
 {
-	rlim_t want = SERVER_PEERS * (1 + d->vectors) + 64;
+	rlim_t want = SERVER_PEERS * (1 + d->vectors) + 64 +
+		      (d->channels.wanted ? CHANNELS_DESCRIPTORS : 0);
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want)
@@ -197,9 +252,10 @@ static void raise_limit(const struct daemon *d)
 	limit.rlim_cur = limit.rlim_max < want ? limit.rlim_max : want;
 	setrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_cur < want)
-		fprintf(stderr, "kvmfrd: %u peers of %u vectors take %lu descriptors, the limit (ulimit -n) is %lu: there will be room for fewer\n",
-			SERVER_PEERS, d->vectors, (unsigned long)want,
-			(unsigned long)limit.rlim_cur);
+		complain("%u peers of %u vectors%s take %lu descriptors, the limit (ulimit -n) is %lu: there will be room for fewer",
+			 SERVER_PEERS, d->vectors,
+			 d->channels.wanted ? " and 1000 channels" : "",
+			 (unsigned long)want, (unsigned long)limit.rlim_cur);
 }
 
 /* A place is free again: who waits to be accepted can be. */
@@ -230,39 +286,63 @@ static int on_connect(sd_event_source *source, int listener, uint32_t events,
 					    SD_EVENT_OFF : SD_EVENT_ON);
 		/* fall through */
 	case -ENOSPC:
-		fprintf(stderr, "kvmfrd: there is no room for another client: %s\n",
-			ret == -ENOSPC ? "all 64 places are taken" : strerror(-ret));
+		complain("there is no room for another client: %s",
+			 ret == -ENOSPC ? "all 64 places are taken" : strerror(-ret));
 	}
 	return 0;
 }
 
-static void start(struct daemon *d)
+sd_event *event_loop(void)
 {
 	static const int signals[] = { SIGTERM, SIGINT };
+	sd_event *event;
 	sigset_t mask;
 	int ret;
 
-	ret = sd_event_default(&d->event);
-	if (ret < 0)
-		die("the event loop: %s", strerror(-ret));
+	ret = sd_event_default(&event);
 	sigemptyset(&mask);
 	for (unsigned int i = 0; i < 2; i++)
 		sigaddset(&mask, signals[i]);
 	sigprocmask(SIG_BLOCK, &mask, NULL);
 	for (unsigned int i = 0; i < 2 && ret >= 0; i++)
-		ret = sd_event_add_signal(d->event, NULL, signals[i], NULL, NULL);
-	if (ret >= 0)
-		ret = sd_event_add_io(d->event, &d->accepting, d->listener, EPOLLIN,
-				      on_connect, d);
+		ret = sd_event_add_signal(event, NULL, signals[i], NULL, NULL);
+	if (ret < 0)
+		die("the event loop: %s", strerror(-ret));
+	return event;
+}
+
+static void start(struct daemon *d)
+{
+	int ret;
+
+	d->event = event_loop();
+	d->server = server_new(d->event, d->memory, d->vectors, on_change, d);
+	if (!d->server)
+		die("out of memory");
+	if (d->channels.wanted)
+		d->host = host_new(d->event, d->server, d->memory, d->listener, d->control,
+				   &d->channels);
+	else if (d->control >= 0)
+		d->refusing = control_new(d->event, d->control, NULL);
+	ret = sd_event_add_io(d->event, &d->accepting, d->listener, EPOLLIN, on_connect, d);
 	/* Who has gone is seen before who came after it, or ids don't begin at 0. */
 	if (ret >= 0)
 		ret = sd_event_source_set_priority(d->accepting,
 						   SD_EVENT_PRIORITY_NORMAL + 1);
 	if (ret < 0)
 		die("the event loop: %s", strerror(-ret));
-	d->server = server_new(d->event, d->memory, d->vectors, on_change, d);
-	if (!d->server)
-		die("out of memory");
+}
+
+static void open_listener(struct daemon *d)
+{
+	if (d->listener >= 0 && d->path)
+		die("systemd passes the socket, so --socket makes no sense");
+	if (d->listener < 0 && !d->path)
+		die("--socket is missing, and systemd passes none");
+	if (d->listener < 0)
+		d->listener = socket_listen(d->path, SOCK_STREAM, &d->access);
+	if (d->listener < 0)
+		exit(1);
 }
 
 static void tell_status(struct daemon *d)
@@ -284,23 +364,21 @@ int main(int argc, char **argv)
 {
 	struct daemon d = {
 		.vectors = 1,
-		.mode = 0660,
-		.group = -1,
+		.access = { -1, -1, 0660 },
 		.memory = -1,
 		.listener = -1,
+		.control = -1,
 	};
 	int ret;
 
 	parse(&d, argc, argv);
+	if (d.guest)
+		return guest_run(d.guest, d.channels.directory, d.channels.config);
 	take_from_systemd(&d);
-	if (d.listener >= 0 && d.path)
-		die("systemd passes the socket, so --socket makes no sense");
-	if (d.listener < 0 && !d.path)
-		die("--socket is missing, and systemd passes none");
 	raise_limit(&d);
 	open_memory(&d);
-	if (d.listener < 0)
-		d.listener = socket_listen(d.path, d.mode, d.group);
+	open_listener(&d);
+	d.channels.access = d.access;
 	start(&d);
 	tell_status(&d);
 	sd_notifyf(0, "READY=1\nSTATUS=0 of %u peers", SERVER_PEERS);
@@ -308,6 +386,8 @@ int main(int argc, char **argv)
 
 	sd_notify(0, "STOPPING=1");
 	status_end(&d.status);
+	host_free(d.host);
+	control_free(d.refusing);
 	server_free(d.server);
 	sd_event_source_disable_unref(d.accepting);
 	sd_event_unref(d.event);

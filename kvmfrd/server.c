@@ -31,7 +31,7 @@ struct peer {
 	struct server *server;
 	int id;			/* NOBODY: the place is free */
 	pid_t pid;		/* who connected, 0 if unknown */
-	int fd;
+	int fd;			/* -1: the daemon itself */
 	sd_event_source *source;
 	unsigned int greeting;	/* messages of the greeting that were sent */
 	int eventfd[SERVER_VECTORS];
@@ -44,6 +44,8 @@ struct server {
 	unsigned int vectors;
 	server_changed changed;
 	void *data;
+	server_gone gone;
+	void *gone_data;
 	int next_id;
 	struct peer peers[SERVER_PEERS];
 };
@@ -146,6 +148,8 @@ static bool catch_up(struct peer *client)
 	struct message message;
 	int ret;
 
+	if (client->fd < 0)
+		return true;
 	while (next_message(client, &message, false)) {
 		ret = send_message(client->fd, &message);
 		if (ret == -EAGAIN) {
@@ -185,8 +189,11 @@ static void peer_close(struct peer *peer)
 		told->vectors = 0;
 	}
 	peer->source = sd_event_source_disable_unref(peer->source);
-	close(peer->fd);
+	if (peer->fd >= 0)
+		close(peer->fd);
 	close_eventfds(peer);
+	if (server->gone)
+		server->gone(server->gone_data, peer->id);
 	peer->id = NOBODY;
 }
 
@@ -261,18 +268,29 @@ static int new_id(struct server *server)
 	return id;
 }
 
+/* A peer that was told nothing yet. */
+static int peer_prepare(struct peer *peer)
+{
+	peer->greeting = 0;
+	for (unsigned int i = 0; i < SERVER_PEERS; i++)
+		peer->told[i] = (struct told){ .gone = NOBODY };
+	for (unsigned int i = 0; i < peer->server->vectors; i++) {
+		peer->eventfd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (peer->eventfd[i] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 static int peer_open(struct peer *peer, int fd)
 {
 	struct server *server = peer->server;
 	struct ucred credentials;
 	socklen_t length = sizeof(credentials);
-	int small = 1;
+	int small = 1, ret = peer_prepare(peer);
 
-	for (unsigned int i = 0; i < server->vectors; i++) {
-		peer->eventfd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (peer->eventfd[i] < 0)
-			return -errno;
-	}
+	if (ret)
+		return ret;
 	/*
 	 * Descriptors on their way count against this process's user, so few
 	 * of them are in flight to a client that doesn't read.
@@ -281,9 +299,6 @@ static int peer_open(struct peer *peer, int fd)
 		return -errno;
 	peer->pid = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) ?
 		    0 : credentials.pid;
-	peer->greeting = 0;
-	for (unsigned int i = 0; i < SERVER_PEERS; i++)
-		peer->told[i] = (struct told){ .gone = NOBODY };
 	return sd_event_add_io(server->event, &peer->source, fd, EPOLLIN, on_client,
 			       peer);
 }
@@ -310,19 +325,48 @@ int server_accept(struct server *server, int fd)
 	return ret;
 }
 
+int server_join(struct server *server, server_gone gone, void *data)
+{
+	struct peer *self = &server->peers[SERVER_PEERS - 1];
+	int ret = peer_prepare(self);
+
+	if (ret) {
+		close_eventfds(self);
+		return ret;
+	}
+	self->fd = -1;
+	self->id = SERVER_SELF;
+	server->gone = gone;
+	server->gone_data = data;
+	return self->eventfd[0];
+}
+
+int server_ring(struct server *server, unsigned int id, unsigned int vector)
+{
+	static const uint64_t one = 1;
+
+	for (unsigned int i = 0; i < SERVER_PEERS && vector < server->vectors; i++) {
+		const struct peer *peer = &server->peers[i];
+
+		if (peer->id != NOBODY && peer->id == (int)id)
+			return write(peer->eventfd[vector], &one, sizeof(one)) < 0 ? -errno : 0;
+	}
+	return -ENOENT;
+}
+
 unsigned int server_peers(const struct server *server)
 {
 	unsigned int n = 0;
 
 	for (unsigned int i = 0; i < SERVER_PEERS; i++)
-		n += server->peers[i].id != NOBODY;
+		n += server->peers[i].id != NOBODY && server->peers[i].fd >= 0;
 	return n;
 }
 
 void server_peer(const struct server *server, unsigned int n, int *id, pid_t *pid)
 {
 	for (unsigned int i = 0; i < SERVER_PEERS; i++) {
-		if (server->peers[i].id == NOBODY || n--)
+		if (server->peers[i].id == NOBODY || server->peers[i].fd < 0 || n--)
 			continue;
 		*id = server->peers[i].id;
 		*pid = server->peers[i].pid;
@@ -353,6 +397,7 @@ struct server *server_new(sd_event *event, int memory, unsigned int vectors,
 
 void server_free(struct server *server)
 {
+	server->gone = NULL;
 	for (unsigned int i = 0; i < SERVER_PEERS; i++)
 		if (server->peers[i].id != NOBODY)
 			peer_close(&server->peers[i]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The socket that clients connect to, where systemd doesn't make it. */
+/* Sockets that clients connect to, where systemd doesn't make them. */
 #include "kvmfrd.h"
 
 #include <errno.h>
@@ -10,29 +10,31 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* A server that was killed leaves its socket behind, where nobody listens. */
-static void remove_stale(const struct sockaddr_un *address)
+/* One that was killed leaves its socket behind, where nobody listens. */
+static bool remove_stale(const struct sockaddr_un *address, int type)
 {
 	struct stat st;
-	int fd;
+	int fd, ret;
 
 	if (lstat(address->sun_path, &st))
-		return;
-	if (!S_ISSOCK(st.st_mode))
-		die("%s: something that is not a socket is in its place",
-		    address->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		die("socket: %s", strerror(errno));
-	if (!connect(fd, (const struct sockaddr *)address, sizeof(*address)) ||
-	    errno != ECONNREFUSED)
-		die("%s: another server is using this socket", address->sun_path);
+		return true;
+	if (!S_ISSOCK(st.st_mode)) {
+		complain("%s: something that is not a socket is in its place",
+			 address->sun_path);
+		return false;
+	}
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	ret = connect(fd, (const struct sockaddr *)address, sizeof(*address)) ? errno : 0;
 	close(fd);
-	unlink(address->sun_path);
+	if (ret != ECONNREFUSED) {
+		complain("%s: another server is using this socket", address->sun_path);
+		return false;
+	}
+	return !unlink(address->sun_path);
 }
 
 /* /run/kvmfr isn't there after a boot. Others may exist, or be missing further up. */
-static void make_directory(const char *path)
+static bool make_directory(const char *path)
 {
 	char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char *end;
@@ -40,33 +42,67 @@ static void make_directory(const char *path)
 	strcpy(directory, path);
 	end = strrchr(directory, '/');
 	if (!end || end == directory)
-		return;
+		return true;
 	*end = 0;
-	if (mkdir(directory, 0755) && errno != EEXIST)
-		die("%s: making the socket's directory: %s", directory, strerror(errno));
+	if (!mkdir(directory, 0755) || errno == EEXIST)
+		return true;
+	complain("%s: making the socket's directory: %s", directory, strerror(errno));
+	return false;
 }
 
-int socket_listen(const char *path, mode_t mode, gid_t group)
+static bool set_access(const char *path, const struct access *access)
+{
+	return (access->owner == (uid_t)-1 && access->group == (gid_t)-1) ||
+	       !chown(path, access->owner, access->group);
+}
+
+static int start_listening(const struct sockaddr_un *address, int type,
+			   const struct access *access)
+{
+	const char *path = address->sun_path, *what = "making the socket";
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	/* Nobody can connect before listen(), so access is set no moment too late. */
+	if (fd >= 0 && !bind(fd, (const struct sockaddr *)address, sizeof(*address))) {
+		what = "setting its owner, group and mode";
+		if (set_access(path, access) && !chmod(path, access->mode)) {
+			what = "listen";
+			if (!listen(fd, SOMAXCONN))
+				return fd;
+		}
+	}
+	complain("%s: %s: %s", path, what, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+int socket_listen(const char *path, int type, const struct access *access)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd;
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		die("%s: a socket's path has at most %zu bytes", path,
-		    sizeof(address.sun_path) - 1);
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		complain("%s: a socket's path has at most %zu bytes", path,
+			 sizeof(address.sun_path) - 1);
+		return -1;
+	}
 	strcpy(address.sun_path, path);
-	make_directory(path);
-	remove_stale(&address);
+	if (!make_directory(path) || !remove_stale(&address, type))
+		return -1;
+	return start_listening(&address, type, access);
+}
 
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		die("socket: %s", strerror(errno));
-	/* Nobody can connect before listen(), so this is no moment too late. */
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)))
-		die("%s: %s", path, strerror(errno));
-	if ((group != (gid_t)-1 && chown(path, -1, group)) || chmod(path, mode))
-		die("%s: setting its group and mode: %s", path, strerror(errno));
-	if (listen(fd, SOMAXCONN))
-		die("%s: listen: %s", path, strerror(errno));
-	return fd;
+char *socket_path(int listener)
+{
+	struct sockaddr_un address = { 0 };
+	socklen_t length = sizeof(address) - 1;	/* the NUL may be missing */
+	char *path;
+
+	if (getsockname(listener, (struct sockaddr *)&address, &length) ||
+	    address.sun_path[0] != '/')
+		return NULL;
+	path = strdup(address.sun_path);
+	if (!path)
+		die("out of memory");
+	return path;
 }

@@ -12,9 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "server.h"
@@ -22,15 +20,11 @@
 /* "PATH.status" for a listening socket that is bound to PATH. */
 static char *beside_socket(int listener)
 {
-	struct sockaddr_un address = { 0 };
-	socklen_t length = sizeof(address) - 1;
-	char *path;
+	char *socket = socket_path(listener), *path = NULL;
 
-	if (getsockname(listener, (struct sockaddr *)&address, &length) ||
-	    address.sun_path[0] != '/')
-		return NULL;
-	if (asprintf(&path, "%s.status", address.sun_path) < 0)
+	if (socket && asprintf(&path, "%s.status", socket) < 0)
 		die("out of memory");
+	free(socket);
 	return path;
 }
 

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * How kvmfrctl asks kvmfrd on a host for a channel more or less: one request,
+ * one answer, each a message on a socket of type SOCK_SEQPACKET.
+ */
+#ifndef KVMFRD_CONTROL_H
+#define KVMFRD_CONTROL_H
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum control_what {
+	CONTROL_CREATE = 1,
+	CONTROL_REMOVE = 2,
+};
+
+struct control_request {
+	uint32_t what;			/* enum control_what */
+	char name[68];			/* of the channel, with a NUL */
+	uint64_t to_guest, to_host;	/* to create: sizes of the rings, in bytes */
+};
+
+struct control_answer {
+	int32_t error;			/* 0, or a negative errno */
+	uint32_t reserved;
+	uint64_t room;			/* the largest piece of memory that is free, in bytes */
+};
+
+/* Bytes as people write them, with K, M or G behind. False: it is something else. */
+static inline bool size_parse(const char *text, uint64_t *size)
+{
+	static const char units[] = "KMG";
+	const char *unit;
+	char *end;
+
+	errno = 0;
+	*size = strtoull(text, &end, 10);
+	if (errno || !isdigit((unsigned char)*text))
+		return false;
+	if (!*end)
+		return true;
+	unit = strchr(units, toupper((unsigned char)*end));
+	if (!unit || end[1] || *size > UINT32_MAX)
+		return false;
+	*size <<= 10 * (unit - units + 1);
+	return true;
+}
+
+#endif
