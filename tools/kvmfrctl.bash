@@ -14,7 +14,7 @@ _kvmfrctl()
 	done
 
 	case $command in
-	'') words='list doctor size qemu libvirt clear create remove memory --root --help --version' ;;
+	'') words='list doctor size qemu libvirt clear create remove memory channel --root --help --version' ;;
 	list) words='--json --servers' ;;
 	doctor) words='--fix --yes --user built signature node loaded devices
 		huge mappings udev user qemu-user apparmor cgroup selinux domains servers' ;;
@@ -25,6 +25,7 @@ _kvmfrctl()
 	create) words='32M 64M 128M 1G 2G 4G 8G' ;;
 	memory) words='map read write search core --qmp --pid --name
 		--machine --size --file --json --memmap' ;;
+	channel) words='list create remove connect --vm --device --json' ;;
 	esac
 	case $command in
 	qemu | libvirt | clear | remove)

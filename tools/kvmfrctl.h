@@ -212,5 +212,6 @@ int cmd_clear(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_remove(int argc, char **argv);
 int cmd_memory(int argc, char **argv);
+int cmd_channel(int argc, char **argv);
 
 #endif
