@@ -231,6 +231,9 @@ void check_cgroup(struct report *r)
 			  here(restart_libvirt()));
 }
 
+/* What the policy has a label for, whether it exists or not. */
+#define LABELLED	"/dev/kvmfr* /run/kvmfr /usr/bin/kvmfrd /usr/local/bin/kvmfrd"
+
 void check_selinux(struct report *r)
 {
 	char *enforce = file_line(path("/sys/fs/selinux/enforce"));
@@ -259,6 +262,12 @@ void check_selinux(struct report *r)
 	}
 	if (!glob(path("/var/lib/selinux/*/active/modules/*/kvmfr"), 0, NULL,
 		  &found)) {
+		if (*label) {
+			finding = wrong(r, "SELinux is enforcing and has the policy module kvmfr, but %s is older and has no label of its own yet",
+					devices[0].node);
+			mend(finding, "restorecon -iRF " LABELLED);
+			return;
+		}
 		right(r, "SELinux is enforcing, and has the policy module kvmfr");
 		return;
 	}
@@ -267,6 +276,6 @@ void check_selinux(struct report *r)
 		return;
 	}
 	finding = wrong(r, "SELinux is enforcing, and its policy keeps libvirt's guests from the devices");
-	mend(finding, "d=$(mktemp -d) && echo %s > $d/kvmfr.cil && semodule -i $d/kvmfr.cil && { restorecon -F /dev/kvmfr* || :; }; rm -r $d",
+	mend(finding, "d=$(mktemp -d) && echo %s > $d/kvmfr.cil && semodule -i $d/kvmfr.cil && { restorecon -iRF " LABELLED " || :; }; rm -r $d",
 	     quoted(POLICY));
 }
