@@ -135,12 +135,29 @@ static void put_headers(const struct core *core)
 		put(core, core->notes, first->p_filesz, first->p_offset);
 }
 
+/* What can have something, all of one segment; returns that segment. */
+static const Elf64_Phdr *put_part(const struct request *r, const struct core *core,
+				  const Elf64_Phdr *segment, uint64_t from, uint64_t size)
+{
+	const uint64_t total = memory_below(r, UINT64_MAX), end = from + size;
+	uint64_t n;
+
+	while (segment->p_type != PT_LOAD || from - segment->p_paddr >= segment->p_memsz)
+		segment++;
+	for (; from < end; from += n) {
+		const char *data = memory_bytes(r, from, end - from, &n);
+
+		put_pages(core, data, n, segment->p_offset + (from - segment->p_paddr));
+		progress("core", memory_below(r, from + n), total);
+	}
+	return segment;
+}
+
 int memory_core(struct request *r)
 {
-	const uint64_t total = memory_below(r, UINT64_MAX);
 	struct core core = { .file = r->arguments[0] };
-	uint64_t from = 0, size, n;
 	const Elf64_Phdr *segment;
+	uint64_t from = 0, size;
 
 	/* Not for everybody: it is all that the guest knows. */
 	core.fd = open(core.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -152,15 +169,8 @@ int memory_core(struct request *r)
 	put_headers(&core);
 
 	segment = core.segments;
-	for (; kvmfr_memory_data(r->memory, &from, &size); from += n) {
-		const char *data = memory_bytes(r, from, size, &n);
-
-		while (segment->p_type != PT_LOAD || from - segment->p_paddr >= segment->p_memsz)
-			segment++;
-		put_pages(&core, data, n, segment->p_offset + (from - segment->p_paddr));
-		progress("core", memory_below(r, from + n), total);
-	}
-	progress("core", total, total);
+	for (; kvmfr_memory_data(r->memory, &from, &size); from += size)
+		segment = put_part(r, &core, segment, from, size);
 	if (close(core.fd))
 		fail("%s: %s", core.file, strerror(errno));
 	return 0;
