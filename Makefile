@@ -27,9 +27,9 @@ check:
 check-kernels:
 	tests/check kernels backport shims
 
-# make check-debug: kernels that look for mistakes, fault injection, fuzzing
+# make check-debug: kernels that look for mistakes, fault injection, fuzzing, crash and gdb
 check-debug:
-	tests/check debug mistakes
+	tests/check debug mistakes debuggers
 
 # make check-install: packages, DKMS, udev, libvirt and kvmfrctl in clean systems
 check-install:
