@@ -95,10 +95,12 @@ KVMFR_API void kvmfr_peer_close(struct kvmfr_peer *peer);
  * Starts anew after -ECONNRESET or -ENODEV, with the path, flags and vectors
  * of kvmfr_peer_open(): new id, new vectors, nobody known, and maybe other
  * memory. Descriptors of the object are other ones afterwards, and those from
- * before are closed; mappings stay what they were. After an error the object
- * is as before and the call can be repeated.
+ * before are closed; mappings stay what they were, and have to be made anew.
+ * A PCI device is looked for in the slot that it was in, whatever its number is
+ * now. After an error the object is as before and the call can be repeated.
  *
- * Errors: as kvmfr_peer_open(); -EOPNOTSUPP: made by kvmfr_peer_from_socket().
+ * Errors: as kvmfr_peer_open(); -ENOENT: nothing is back yet. -EOPNOTSUPP: made
+ * by kvmfr_peer_from_socket().
  */
 KVMFR_API int kvmfr_peer_reopen(struct kvmfr_peer *peer);
 

@@ -64,36 +64,51 @@ static int peer_new(unsigned int flags, unsigned int vectors,
 	return 0;
 }
 
-/* Opens what the path names; what was opened before an error stays in peer. */
-static int peer_start(struct kvmfr_peer *peer)
+/*
+ * Opens what the path names; what was opened before an error stays in peer.
+ * A device that was plugged in again is in its slot, and its old number may be
+ * another one's by then.
+ */
+static int peer_start(struct kvmfr_peer *peer, const char *slot)
 {
+	char node[64];
 	struct stat st;
 	int ret;
 
+	if (*slot) {
+		ret = kvmfr_device_in_slot(slot, node);
+		return ret ? ret : kvmfr_device_open(peer, node);
+	}
 	if (stat(peer->path, &st))
 		return -errno;
 	if (S_ISCHR(st.st_mode))
-		return kvmfr_device_open(peer);
+		return kvmfr_device_open(peer, peer->path);
 	if (!S_ISSOCK(st.st_mode))
 		return -ENODEV;
 	ret = kvmfr_server_connect(peer);
 	return ret ? ret : kvmfr_server_wait(peer);
 }
 
-int kvmfr_peer_open(const char *path, unsigned int flags, unsigned int vectors,
-		    struct kvmfr_peer **result)
+static int peer_open(const char *path, const char *slot, unsigned int flags,
+		     unsigned int vectors, struct kvmfr_peer **result)
 {
 	int ret = peer_new(flags, vectors, result);
 
 	if (ret)
 		return ret;
 	(*result)->path = strdup(path);
-	ret = (*result)->path ? peer_start(*result) : -ENOMEM;
+	ret = (*result)->path ? peer_start(*result, slot) : -ENOMEM;
 	if (ret) {
 		kvmfr_peer_close(*result);
 		*result = NULL;
 	}
 	return ret;
+}
+
+int kvmfr_peer_open(const char *path, unsigned int flags, unsigned int vectors,
+		    struct kvmfr_peer **result)
+{
+	return peer_open(path, "", flags, vectors, result);
 }
 
 int kvmfr_peer_from_socket(int fd, unsigned int flags, unsigned int vectors,
@@ -130,7 +145,7 @@ int kvmfr_peer_reopen(struct kvmfr_peer *peer)
 
 	if (!peer->path)
 		return -EOPNOTSUPP;
-	ret = kvmfr_peer_open(peer->path, peer->flags, peer->wanted, &fresh);
+	ret = peer_open(peer->path, peer->slot, peer->flags, peer->wanted, &fresh);
 	if (ret)
 		return ret;
 	peer_release(peer);

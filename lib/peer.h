@@ -18,6 +18,7 @@ struct kvmfr_end {
 
 struct kvmfr_peer {
 	char *path;			/* NULL: made of a socket */
+	char slot[32];			/* PCI address of a device, or "" */
 	unsigned int flags, wanted;
 	bool is_device;
 	bool ready;			/* KVMFR_EVENT_READY was given out */
@@ -38,9 +39,12 @@ struct kvmfr_peer {
 };
 
 /* peer_device.c: opens and closes what belongs to a device. */
-int kvmfr_device_open(struct kvmfr_peer *peer);
+int kvmfr_device_open(struct kvmfr_peer *peer, const char *path);
 int kvmfr_device_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
 int kvmfr_device_vector_fd(struct kvmfr_peer *peer, unsigned int vector);
+
+/* The node of the device that is in this PCI slot now: 0, or -ENOENT. */
+int kvmfr_device_in_slot(const char *slot, char node[64]);
 
 /* peer_server.c: the client's side of the ivshmem protocol. */
 int kvmfr_server_connect(struct kvmfr_peer *peer);

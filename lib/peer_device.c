@@ -2,6 +2,7 @@
 /* A peer that is a /dev/kvmfrN. */
 #include "peer.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,35 +13,76 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* 'u' 0x50 to 0x52 may mean something else to another driver's device. */
-static int check_class(int fd)
+/* The last part of what a link in the device's directory of sysfs points to. */
+static int link_name(const struct stat *st, const char *name, char *result,
+		     size_t size)
 {
-	char name[64], link[256];
+	char path[80], link[256], *last;
 	ssize_t length;
-	struct stat st;
 
-	if (fstat(fd, &st))
-		return -errno;
-	snprintf(name, sizeof(name), "/sys/dev/char/%u:%u/subsystem",
-		 major(st.st_rdev), minor(st.st_rdev));
-	length = readlink(name, link, sizeof(link) - 1);
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/%s", major(st->st_rdev),
+		 minor(st->st_rdev), name);
+	length = readlink(path, link, sizeof(link) - 1);
 	if (length < 0)
 		return -ENODEV;
 	link[length] = 0;
-	return length >= 6 && !strcmp(link + length - 6, "/kvmfr") ? 0 : -ENODEV;
+	last = strrchr(link, '/');
+	if (!last || strlen(last + 1) >= size)
+		return -ENODEV;
+	strcpy(result, last + 1);
+	return 0;
 }
 
-int kvmfr_device_open(struct kvmfr_peer *peer)
+/*
+ * Is it kvmfr's, and in which slot? 'u' 0x50 to 0x52 may mean something else to
+ * another driver's device.
+ */
+static int identify(struct kvmfr_peer *peer)
+{
+	char class[16];
+	struct stat st;
+
+	if (fstat(peer->memory, &st))
+		return -errno;
+	if (link_name(&st, "subsystem", class, sizeof(class)) || strcmp(class, "kvmfr"))
+		return -ENODEV;
+	/* Static memory is in no slot. */
+	if (link_name(&st, "device", peer->slot, sizeof(peer->slot)))
+		peer->slot[0] = 0;
+	return 0;
+}
+
+int kvmfr_device_in_slot(const char *slot, char node[64])
+{
+	char path[96];
+	struct dirent *entry;
+	int ret = -ENOENT;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/kvmfr", slot);
+	dir = opendir(path);
+	while (dir && ret && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.' || strlen(entry->d_name) > 32)
+			continue;
+		snprintf(node, 64, "/dev/%.32s", entry->d_name);
+		ret = 0;
+	}
+	if (dir)
+		closedir(dir);
+	return ret;
+}
+
+int kvmfr_device_open(struct kvmfr_peer *peer, const char *path)
 {
 	struct kvmfr_doorbell_info info = { 0 };
 	off_t size;
 	int ret;
 
 	peer->is_device = true;
-	peer->memory = open(peer->path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	peer->memory = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (peer->memory < 0)
 		return -errno;
-	ret = check_class(peer->memory);
+	ret = identify(peer);
 	if (ret)
 		return ret;
 	size = lseek(peer->memory, 0, SEEK_END);

@@ -199,6 +199,63 @@ TEST_BELL(eventfd_may_be_closed_first)
 	EXPECT_TRUE(rang(kept));
 }
 
+/* Rings, and waits until all who listen have been signalled: kept listens last of all. */
+static void ring_and_wait(uint32_t vector, int kept)
+{
+	ASSERT_OK(ring(vector));
+	ASSERT_TRUE(rang(kept));
+}
+
+/* Those of three descriptors at all vectors; a whole descriptor is closed in the midst of it. */
+TEST_BELL(listeners_go_in_any_order)
+{
+	enum { FDS = 3, ALL = FDS * VECTORS };
+
+	srand(1);
+	for (int round = 0; round < 30; round++) {
+		int fds[FDS], events[ALL], copies[ALL], order[ALL], kept[VECTORS];
+
+		for (int i = 0; i < FDS; i++)
+			ASSERT_OK(fds[i] = dev_open(&bell, O_RDWR));
+		for (int i = 0; i < ALL; i++) {
+			int other = rand() % (i + 1);
+
+			events[i] = new_event();
+			copies[i] = dup(events[i]);
+			ASSERT_OK(listen_from(fds[i % FDS], i / FDS, events[i]));
+			order[i] = order[other];
+			order[other] = i;
+		}
+		for (int v = 0; v < VECTORS; v++)
+			kept[v] = listen_at(v);
+		for (int n = 0; n < ALL; n++) {
+			int i = order[n], fd = fds[i % FDS], v = i / FDS;
+
+			close(events[i]);	/* the device keeps it */
+			if (fd >= 0) {
+				ring_and_wait(v, kept[v]);
+				EXPECT_LE(1, signals(copies[i]));
+				ASSERT_OK(listen_from(fd, v, -1));
+			}
+			signals(copies[i]);
+			ring_and_wait(v, kept[v]);
+			EXPECT_EQ(0, signals(copies[i]));
+			if (n == round % ALL) {
+				close(fds[0]);
+				fds[0] = -1;
+			}
+		}
+		for (int i = 0; i < ALL; i++)
+			close(copies[i]);
+		for (int i = 0; i < FDS; i++)
+			close(fds[i]);
+		for (int v = 0; v < VECTORS; v++) {
+			ASSERT_OK(listen_from(bell.fd, v, -1));
+			close(kept[v]);
+		}
+	}
+}
+
 TEST_BELL(storm_hurts_nobody)
 {
 	int mark = log_mark(), event = listen_at(0);

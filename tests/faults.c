@@ -6,6 +6,7 @@
  * leaves nothing behind, or it did without what failed and what it made works entirely. The next
  * try, undisturbed, works. For kernels with fault injection.
  */
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/sysmacros.h>
 
@@ -23,6 +24,8 @@ struct operation {
 };
 
 static const int no_memory[] = { ENOMEM, EFAULT, 0 };
+
+#define VECTORS 4	/* of the ivshmem-doorbell */
 
 /* --- failing --- */
 
@@ -250,16 +253,113 @@ TEST(load_survives_every_failing_allocation, .timeout = 1800)
 	expect_no_block_lost();
 }
 
+/* --- sizes that are written while it is loaded --- */
+
+#define SIZES "/sys/module/kvmfr/parameters/static_size_mb"
+
+static const char *sizes_before;	/* "4": the device of 4 MiB is there all the time */
+
+static int sizes_run(void)
+{
+	return write_file(SIZES, strcmp(sizes_before, "4") ? "4" : "4,3,2");
+}
+
+static void sizes_works(void)
+{
+	unsigned int n = strcmp(sizes_before, "4") ? 1 : 3;
+
+	EXPECT_EQ(n, dev_count());
+	for (unsigned int i = 0; i < n; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "kvmfr%u", i);
+		check_device(name, (4 - i) << 20, true);
+	}
+}
+
+static void sizes_undo(void)
+{
+	ASSERT_TRUE(WAIT_FOR(!write_file(SIZES, sizes_before)));
+}
+
+/* All are as before, or all as asked for: nothing of an error stays. */
+static void sizes_nothing(void)
+{
+	char text[64];
+
+	ASSERT_TRUE(read_file(SIZES, text, sizeof(text)));
+	EXPECT_EQ(0, strcmp(text, sizes_before));
+	EXPECT_EQ(strcmp(sizes_before, "4") ? 3 : 1, dev_count());
+	check_device("kvmfr0", 4 << 20, true);
+}
+
+static const int sizes_errors[] = { ENOMEM, EFAULT, EINTR, 0 };
+
+static void sweep_sizes(const char *before)
+{
+	const struct operation op = { sizes_run, sizes_works, sizes_undo, sizes_nothing,
+				      sizes_errors };
+
+	need_fault_injection();
+	/* PCI devices have their own turn below. */
+	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "0"));
+	if (module_loaded("kvmfr"))
+		ASSERT_EQ(0, module_unload("kvmfr"));
+	load_kvmfr("static_size_mb=%s", before);
+	sizes_before = before;
+	ASSERT_LE(1, sweep(&op));
+}
+
+TEST(more_devices_survive_every_failing_allocation, .timeout = 1800)
+{
+	sweep_sizes("4");
+}
+
+TEST(fewer_devices_survive_every_failing_allocation, .timeout = 1200)
+{
+	sweep_sizes("4,3,2");
+}
+
 /* --- probing --- */
 
 static char slot[32];
-static bool slot_paged;
+static bool slot_paged, slot_rings;
+static unsigned int silent;	/* how often it was bound without its doorbell */
 static unsigned int others, regions;
 static uint64_t slot_size;
 
 static int bind_run(void)
 {
 	return pci_driver("bind", slot);
+}
+
+/* Its doorbell works, or it is as if it had none. */
+static void check_doorbell(const char *name)
+{
+	struct kvmfr_doorbell_ring ring = { .vector = 1 };
+	struct kvmfr_doorbell_eventfd listen = { .vector = 1 };
+	struct kvmfr_doorbell_info info;
+	struct kvmfr_dev d;
+	uint64_t count;
+
+	ASSERT_TRUE(dev_read(&d, name));
+	d.fd = open_by_number(&d, O_RDWR);
+	if (ioctl(d.fd, KVMFR_DOORBELL_INFO, &info)) {
+		EXPECT_EQ(EOPNOTSUPP, errno);
+		EXPECT_ERRNO(EOPNOTSUPP, ioctl(d.fd, KVMFR_DOORBELL_RING, &ring));
+		EXPECT_EQ(0, lines_with("/proc/interrupts", slot));
+		silent++;
+	} else {
+		EXPECT_EQ(VECTORS, info.vectors);
+		EXPECT_EQ(VECTORS, lines_with("/proc/interrupts", slot));
+		ASSERT_OK(listen.fd = eventfd(0, 0));
+		ASSERT_OK(ioctl(d.fd, KVMFR_DOORBELL_EVENTFD, &listen));
+		ring.peer = info.id;
+		ASSERT_OK(ioctl(d.fd, KVMFR_DOORBELL_RING, &ring));
+		ASSERT_EQ(sizeof(count), read(listen.fd, &count, sizeof(count)));
+		close(listen.fd);
+	}
+	close(d.fd);
 }
 
 static void bind_works(void)
@@ -271,6 +371,8 @@ static void bind_works(void)
 		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/kvmfr/%s", slot, name);
 		if (!access(path, F_OK)) {
 			check_device(name, slot_size, slot_paged);
+			if (slot_rings)
+				check_doorbell(name);
 			return;
 		}
 	}
@@ -290,10 +392,27 @@ static void bind_nothing(void)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", slot);
 	EXPECT_ERRNO(ENOENT, access(path, F_OK));
 	EXPECT_EQ(regions, lines_with("/proc/iomem", "kvmfr"));
+	EXPECT_EQ(0, lines_with("/proc/interrupts", slot));
 }
 
 /* Without memory for it, a region of addresses is "busy". */
 static const int bind_errors[] = { ENOMEM, EFAULT, EBUSY, 0 };
+
+/* Also "bell": an ivshmem-doorbell. */
+static bool find_device(struct kvmfr_dev *d, const char *kind)
+{
+	char path[64], name[32];
+
+	if (strcmp(kind, "bell"))
+		return dev_find(d, kind);
+	for (int i = 0; i < 64; i++) {
+		snprintf(path, sizeof(path), "/sys/class/kvmfr/kvmfr%d/peer_id", i);
+		snprintf(name, sizeof(name), "kvmfr%d", i);
+		if (!access(path, F_OK))
+			return dev_read(d, name);
+	}
+	return false;
+}
 
 static void sweep_bind(const char *kind)
 {
@@ -306,7 +425,7 @@ static void sweep_bind(const char *kind)
 	need_fault_injection();
 	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "1"));
 	load_kvmfr("static_size_mb=1");
-	if (!dev_find(&d, kind))
+	if (!find_device(&d, kind))
 		SKIP("this machine has no IVSHMEM device for it");
 	/*
 	 * x86 itself does not survive it when memory for the page tables of the kernel's own
@@ -322,6 +441,8 @@ static void sweep_bind(const char *kind)
 		SKIP("no second IVSHMEM device of 2 MiB or more, to keep a page table");
 	strcpy(slot, d.slot);
 	slot_paged = d.paged;
+	slot_rings = !strcmp(kind, "bell");
+	silent = 0;
 	slot_size = d.size;
 	ASSERT_EQ(0, pci_driver("unbind", slot));
 	others = dev_count();
@@ -339,7 +460,19 @@ TEST(probe_without_struct_pages_survives_every_failing_allocation, .timeout = 12
 	sweep_bind("pfn");
 }
 
+/* Without its interrupts a device still works as memory. */
+TEST(probe_with_a_doorbell_survives_every_failing_allocation, .timeout = 1200)
+{
+	sweep_bind("bell");
+	ktap_note("without its doorbell: %u times", silent);
+	EXPECT_LE(1, silent);
+}
+
 /* --- files, mappings and DMA-BUFs, of one device --- */
+
+static void nothing_here(void)
+{
+}
 
 static char node[64];
 static int fd, buf, imp;
@@ -392,7 +525,7 @@ static void setup(const char *kind)
 	need_fault_injection();
 	ASSERT_EQ(0, write_file("/sys/bus/pci/drivers_autoprobe", "1"));
 	load_kvmfr("static_size_mb=3");
-	if (!dev_find(&dev, kind))
+	if (!find_device(&dev, kind))
 		SKIP("this machine has no IVSHMEM device for it");
 	snprintf(node, sizeof(node), "/dev/%s", dev.name);
 	length = dev.size - page_size;
@@ -552,11 +685,140 @@ PAGED(dmabuf_create_survives_every_failing_allocation)
 	ASSERT_LE(1, sweep(&op));
 }
 
-/* --- importers --- */
+/* --- read and write --- */
 
-static void nothing_here(void)
+static bool writes;
+static char *buffer;
+static uint64_t rw_size;
+
+static int rw_run(void)
 {
+	ssize_t n = writes ? pwrite(fd, buffer, rw_size, page_size) :
+			     pread(fd, buffer, rw_size, page_size);
+
+	/* What could be copied before a copy failed counts, as read(2) says. */
+	if (n >= 0 && (uint64_t)n < rw_size)
+		return EFAULT;
+	return n < 0 ? errno : 0;
 }
+
+static void rw_works(void)
+{
+	char *p = map(fd, page_size, rw_size, RW);
+
+	EXPECT_EQ(-1, unstamped(writes ? p : buffer, page_size, rw_size));
+	memset(writes ? p : buffer, 0, rw_size);
+	munmap(p, rw_size);
+}
+
+static void sweep_rw(bool writing)
+{
+	const struct operation op = { rw_run, rw_works, nothing_here, base_holds, no_memory };
+	char *all = map(fd, 0, dev.size, RW);
+
+	writes = writing;
+	rw_size = 8 * page_size;
+	buffer = malloc(rw_size);
+	stamp(writing ? buffer : all + page_size, page_size, rw_size);
+	set_base();
+	sweep(&op);	/* There may be nothing for it to allocate. */
+}
+
+ANY(read_survives_every_failing_allocation)
+{
+	sweep_rw(false);
+}
+
+ANY(write_survives_every_failing_allocation)
+{
+	sweep_rw(true);
+}
+
+/* --- doorbells --- */
+
+static int heard;
+
+static int listen_run(void)
+{
+	struct kvmfr_doorbell_eventfd listen = { .vector = VECTORS - 1, .fd = heard };
+
+	return ioctl(fd, KVMFR_DOORBELL_EVENTFD, &listen) ? errno : 0;
+}
+
+/* How often one ring is heard: once for each time that it was registered. */
+static uint64_t ring_is_heard(void)
+{
+	struct kvmfr_doorbell_eventfd listen = { .vector = VECTORS - 1 };
+	struct kvmfr_doorbell_ring ring = { .vector = VECTORS - 1 };
+	struct kvmfr_doorbell_info info;
+	uint64_t n = 0;
+
+	/* Whose turn is last: when it is signalled, the other was. */
+	ASSERT_OK(listen.fd = eventfd(0, 0));
+	ASSERT_OK(ioctl(fd, KVMFR_DOORBELL_INFO, &info));
+	ASSERT_OK(ioctl(fd, KVMFR_DOORBELL_EVENTFD, &listen));
+	ring.peer = info.id;
+	ASSERT_OK(ioctl(fd, KVMFR_DOORBELL_RING, &ring));
+	ASSERT_EQ(sizeof(n), read(listen.fd, &n, sizeof(n)));
+	close(listen.fd);
+	if (read(heard, &n, sizeof(n)) < 0)
+		n = 0;
+	listen.fd = -1;
+	ASSERT_OK(ioctl(fd, KVMFR_DOORBELL_EVENTFD, &listen));
+	return n;
+}
+
+static void listen_works(void)
+{
+	EXPECT_EQ(1, ring_is_heard());
+}
+
+static void listen_nothing(void)
+{
+	EXPECT_EQ(0, ring_is_heard());
+	base_holds();
+}
+
+static const char *const bell_kind[] = { "bell", NULL };
+static const struct ktap_fixture bell = { bell_kind, setup };
+
+TEST(eventfd_survives_every_failing_allocation, .fixture = &bell, .timeout = 600)
+{
+	/* ring_is_heard() takes away what was registered. */
+	const struct operation op = { listen_run, listen_works, nothing_here, listen_nothing,
+				      no_memory };
+
+	ASSERT_OK(heard = eventfd(0, EFD_NONBLOCK));
+	set_base();
+	ASSERT_LE(1, sweep(&op));
+}
+
+static struct kvmfr_doorbell_info told;
+
+static int info_run(void)
+{
+	struct kvmfr_doorbell_ring ring = { .peer = 65535 };
+
+	memset(&told, 0xaa, sizeof(told));
+	if (ioctl(fd, KVMFR_DOORBELL_INFO, &told))
+		return errno;
+	return ioctl(fd, KVMFR_DOORBELL_RING, &ring) ? errno : 0;
+}
+
+static void info_works(void)
+{
+	EXPECT_EQ(VECTORS, told.vectors);
+}
+
+TEST(info_and_ring_survive_every_failing_copy, .fixture = &bell, .timeout = 600)
+{
+	const struct operation op = { info_run, info_works, nothing_here, base_holds, no_memory };
+
+	set_base();
+	ASSERT_LE(1, sweep(&op));
+}
+
+/* --- importers --- */
 
 static void setup_import(void)
 {

@@ -531,6 +531,21 @@ bool kernel_is(unsigned int major, unsigned int minor)
 	return have_major > major || (have_major == major && have_minor >= minor);
 }
 
+void qmp(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	for (char *c = text; *c; c++)
+		if (*c == '\'')
+			*c = '"';
+	printf("# @qmp %s\n", text);
+	fflush(stdout);
+}
+
 int pci_driver(const char *what, const char *slot)
 {
 	char path[64];

@@ -135,6 +135,8 @@ uint64_t free_memory(void);
 bool kernel_is(unsigned int major, unsigned int minor);	/* at least this */
 int write_file(const char *path, const char *text);	/* 0 or an errno */
 bool read_file(const char *path, char *text, size_t size);
+/* Asks whoever runs this VM to send a command to QEMU; ' stands for " in it. */
+void qmp(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int pci_driver(const char *what, const char *slot);	/* bind, unbind: 0 or an errno */
 /* What the child returned, or 128 and the signal. */
 int join(pid_t pid);

@@ -28,22 +28,6 @@ static int before;		/* the log before unplugging */
  */
 #define ID_FILE "/tmp/unplug-id"
 
-/* Asks the outside to send this to QEMU; ' stands for " here. */
-static void __attribute__((format(printf, 1, 2))) qmp(const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	for (char *c = text; *c; c++)
-		if (*c == '\'')
-			*c = '"';
-	printf("# @qmp %s\n", text);
-	fflush(stdout);
-}
-
 /* After the kernel has let go of the card it ejects what is in the slot, whatever that is by then. */
 static bool slot_is_empty(void)
 {

@@ -2,6 +2,7 @@
 """What "check" and "mistakes" have in common: debug kernels, modules for them, VMs, splats."""
 
 import collections
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -47,6 +49,7 @@ def kernel(version, kind='kasan'):
 def programs():
     os.makedirs(PROGRAMS, exist_ok=True)
     run('make', '-s', '-C', f'{TOP}/tests', 'all', 'abi32', 'guest', f'OUT={PROGRAMS}')
+    run('make', '-s', '-C', f'{TOP}/kvmfrd', f'OUT={BUILD}/kvmfrd')
 
 
 def modules(kernel_dir, name, patch=None, coverage=True):
@@ -152,6 +155,19 @@ def boot(name, kernel_dir, kos, *arguments):
 def two_devices(mb):
     """The arguments of boot for an IVSHMEM device with struct pages, and one without."""
     return ['--ivshmem', f'shm0:{mb}', '--ivshmem', 'small:1']
+
+
+@contextlib.contextmanager
+def doorbell():
+    """The arguments of boot for an ivshmem-doorbell of 4 vectors, while its server runs."""
+    with tempfile.TemporaryDirectory(prefix='kvmfr-bell.') as directory:
+        path = f'{directory}/socket'
+        with subprocess.Popen([f'{BUILD}/kvmfrd/kvmfrd', '--size', '4', '--vectors', '4',
+                               '--socket', path]) as server:
+            while not os.path.exists(path) and server.poll() is None:
+                time.sleep(0.05)
+            yield ['--doorbell', f'bell:{path}:4']
+            server.terminate()
 
 
 def program(name, *arguments):
