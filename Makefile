@@ -33,7 +33,7 @@ check-debug:
 
 # make check-install: packages, DKMS, udev, libvirt and kvmfrctl in clean systems
 check-install:
-	tests/check install
+	tests/check install agent
 
 # make bench: how fast it is, against hugetlbfs and others; draws build/bench/bench.svg
 bench:

@@ -84,14 +84,6 @@ void link_look(struct link *link);
 const char *link_name(const struct link *link);
 void link_unlink(const struct link *link);
 
-/*
- * control.c: answers kvmfrctl on a listening socket. NULL: there are no
- * channels. *channels may be changed by its owner, NULL: there are none now.
- */
-struct control;
-struct control *control_new(sd_event *event, int listener, struct channels **channels);
-void control_free(struct control *control);
-
 /* host.c: the host's side beside a server. */
 struct server;
 struct host;
@@ -112,6 +104,14 @@ struct host_options {
 struct host *host_new(sd_event *event, struct server *server, int memory, int listener,
 		      int control, const struct host_options *options);
 void host_free(struct host *host);
+/* Fills the answer; the result is a descriptor that goes with it and stays the host's, or -1. */
+int host_request(struct host *host, const struct control_request *request,
+		 struct control_answer *answer);
+
+/* control.c: answers kvmfrctl on a listening socket; host NULL: refuses everything. */
+struct control;
+struct control *control_new(sd_event *event, int listener, struct host *host);
+void control_free(struct control *control);
 
 /* guest.c: the whole of kvmfrd in a guest; the result is the exit status. */
 int guest_run(const char *device, const char *directory, const char *config);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Where kvmfrctl asks for a channel more or less. */
+/* Where kvmfrctl asks for a channel more or less, or a look at all. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,25 +13,45 @@
 struct control {
 	sd_event *event;
 	sd_event_source *accepting;
-	struct channels **channels;
+	struct host *host;
 	sd_event_source *clients[CLIENTS];
 	unsigned int next;
 };
+
+/* The descriptor goes with it, if there is one. */
+static void send_answer(int client, const struct control_answer *answer, int fd)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec part = { .iov_base = (void *)answer, .iov_len = sizeof(*answer) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
+	}
+	sendmsg(client, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
 
 static int on_request(sd_event_source *source, int fd, uint32_t events, void *data)
 {
 	struct control *control = data;
 	struct control_request request;
-	struct control_answer answer = { .error = -EAGAIN };
+	struct control_answer answer = { .error = -EOPNOTSUPP };
+	int memory = -1;
 
 	(void)events;
 	if (recv(fd, &request, sizeof(request), MSG_DONTWAIT) == sizeof(request)) {
 		request.name[sizeof(request.name) - 1] = 0;
-		if (!control->channels)
-			answer.error = -EOPNOTSUPP;
-		else if (*control->channels)
-			channels_request(*control->channels, &request, &answer);
-		send(fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (control->host)
+			memory = host_request(control->host, &request, &answer);
+		send_answer(fd, &answer, memory);
 	}
 	for (unsigned int i = 0; i < CLIENTS; i++)
 		if (control->clients[i] == source)
@@ -57,7 +78,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	return 0;
 }
 
-struct control *control_new(sd_event *event, int listener, struct channels **channels)
+struct control *control_new(sd_event *event, int listener, struct host *host)
 {
 	struct control *control = calloc(1, sizeof(*control));
 
@@ -68,7 +89,7 @@ struct control *control_new(sd_event *event, int listener, struct channels **cha
 	/* Where there is no descriptor left, accept() fails again and again. */
 	sd_event_source_set_ratelimit(control->accepting, 1000 * 1000, 20);
 	control->event = event;
-	control->channels = channels;
+	control->host = host;
 	return control;
 }
 

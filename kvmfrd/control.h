@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How kvmfrctl asks kvmfrd on a host for a channel more or less: one request,
- * one answer, each a message on a socket of type SOCK_SEQPACKET.
+ * How kvmfrctl asks kvmfrd on a host for a channel more or less, and for a look at
+ * all: one request, one answer, each a message on a socket of type SOCK_SEQPACKET.
+ * Looking as a peer of the server would have each guest interrupted by it.
  */
 #ifndef KVMFRD_CONTROL_H
 #define KVMFRD_CONTROL_H
@@ -16,7 +17,10 @@
 enum control_what {
 	CONTROL_CREATE = 1,
 	CONTROL_REMOVE = 2,
+	CONTROL_LOOK = 3,		/* the memory's descriptor comes with the answer */
 };
+
+#define CONTROL_PEERS	64
 
 struct control_request {
 	uint32_t what;			/* enum control_what */
@@ -26,8 +30,9 @@ struct control_request {
 
 struct control_answer {
 	int32_t error;			/* 0, or a negative errno */
-	uint32_t reserved;
+	uint32_t n_peers;
 	uint64_t room;			/* the largest piece of memory that is free, in bytes */
+	uint32_t peers[CONTROL_PEERS];	/* ids of those who are connected to the server */
 };
 
 /* Bytes as people write them, with K, M or G behind. False: it is something else. */

@@ -128,6 +128,32 @@ static const char *vm_name(const char *directory)
 	return slash ? slash + 1 : directory;
 }
 
+static void list_peers(const struct host *host, struct control_answer *answer)
+{
+	while (answer->n_peers < CONTROL_PEERS && answer->n_peers < server_peers(host->server)) {
+		pid_t pid;
+		int id;
+
+		server_peer(host->server, answer->n_peers, &id, &pid);
+		answer->peers[answer->n_peers++] = id;
+	}
+}
+
+int host_request(struct host *host, const struct control_request *request,
+		 struct control_answer *answer)
+{
+	answer->error = -EAGAIN;
+	if (!host->channels)
+		return -1;
+	if (request->what != CONTROL_LOOK) {
+		channels_request(host->channels, request, answer);
+		return -1;
+	}
+	answer->error = 0;
+	list_peers(host, answer);
+	return host->backing.fd;
+}
+
 static int open_control(struct host *host, const struct access *access)
 {
 	if (asprintf(&host->control_path, "%s.control", host->directory) < 0)
@@ -173,7 +199,7 @@ struct host *host_new(sd_event *event, struct server *server, int memory, int li
 		control = open_control(host, &options->access);
 	if (control < 0)
 		exit(1);
-	host->control = control_new(event, control, &host->channels);
+	host->control = control_new(event, control, host);
 	return host;
 }
 

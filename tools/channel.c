@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -32,7 +33,7 @@
 struct place {
 	const char *vm;		/* on a host: the VM; or NULL */
 	const char *device;	/* in a guest: the device; or NULL */
-	const char *peer;	/* what kvmfr_peer_open() takes */
+	const char *peer;	/* the device, for kvmfr_peer_open() */
 	const char *directory;	/* of the channels' sockets */
 };
 
@@ -53,7 +54,6 @@ static struct place place_of_vm(const char *vm)
 {
 	return (struct place){
 		.vm = vm,
-		.peer = path("/run/kvmfr/%s.sock", vm),
 		.directory = path("/run/kvmfr/%s", vm),
 	};
 }
@@ -120,6 +120,62 @@ static struct place place_meant(const struct request *r)
 	return places[0];
 }
 
+/* --- sockets --------------------------------------------------------------- */
+
+/* A connected socket, or a negative errno. */
+static int socket_connect(const char *name, int type)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd, ret;
+
+	if (strlen(name) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, name);
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (struct sockaddr *)&address, sizeof(address)))
+		return fd;
+	ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/* What kvmfrd says to a request; *fd is a descriptor that came with it, or as it was. */
+static struct control_answer ask(const struct place *place, const struct control_request *request,
+				 int *fd)
+{
+	struct control_answer answer = { .error = -EOPNOTSUPP };
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec part = { .iov_base = &answer, .iov_len = sizeof(answer) };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1,
+		.msg_control = &control, .msg_controllen = sizeof(control),
+	};
+	const char *name = text("%s.control", place->directory);
+	int client;
+
+	if (!place->vm)
+		fail("channels are created and removed on the host, with kvmfrctl there");
+	client = socket_connect(name, SOCK_SEQPACKET);
+	if (client < 0 && client != -ENOENT && client != -ECONNREFUSED)
+		fail("%s: %s: %s", place->vm, name, strerror(-client));
+	if (client >= 0 &&
+	    (send(client, request, sizeof(*request), MSG_NOSIGNAL) != sizeof(*request) ||
+	     recvmsg(client, &message, MSG_CMSG_CLOEXEC) != sizeof(answer)))
+		fail("%s: kvmfrd gives no answer", place->vm);
+	if (control.header.cmsg_type == SCM_RIGHTS && fd)
+		memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
+	close(client);
+	if (answer.error == -EOPNOTSUPP)
+		fail("%s: no kvmfrd serves channels for it; it does with --channels, see kvmfrd(8)",
+		     place->vm);
+	return answer;
+}
+
 /* --- list ------------------------------------------------------------------ */
 
 static const char * const states[] = {
@@ -129,35 +185,76 @@ static const char * const states[] = {
 	[KVMFR_CHANNEL_CONNECTED] = "connected",
 };
 
-static void place_fail(const struct place *place, int error)
+static void set_list(struct kvmfr_channels *set, struct kvmfr_channel_info **infos, int *n)
 {
-	const char *name = place_name(place);
+	*n = kvmfr_channels_list(set, NULL, 0);
+	*infos = calloc(*n > 0 ? *n : 1, sizeof(**infos));
+	if (!*infos)
+		fail("out of memory");
+	if (*n > 0)
+		kvmfr_channels_list(set, *infos, *n);
+}
 
-	if (error == -ENOENT && place->vm)
-		fail("%s: there is no server for it: %s is missing; 'systemctl start kvmfrd@%s' starts one",
-		     name, place->peer, name);
-	if (error == -ECONNREFUSED)
-		fail("%s: kvmfrd doesn't run: nobody listens at %s", name, place->peer);
-	if (error == -ENXIO)
-		fail("%s: the device has no doorbells, so there are no channels", name);
-	fail("%s: %s: %s", name, place->peer, strerror(-error));
+/* Nothing is rung, and nothing waited for, by one who looks once. */
+static int no_clear(void *opaque)
+{
+	(void)opaque;
+	return 0;
+}
+
+static int no_ring(void *opaque, uint32_t peer, uint32_t vector)
+{
+	(void)opaque;
+	(void)peer;
+	(void)vector;
+	return 0;
 }
 
 /* A guest that isn't connected to the server any more is away, whatever it left in the memory. */
-static void tell_who_is_away(struct kvmfr_channels *set, struct kvmfr_peer *peer)
+static void tell_who_is_away(struct kvmfr_channels *set, const struct control_answer *answer)
 {
 	bool there[65536] = { false };
-	struct kvmfr_event event;
 
-	while (kvmfr_peer_event(peer, &event) > 0)
-		there[event.peer] = event.type == KVMFR_EVENT_PEER && event.vectors;
+	for (uint32_t i = 0; i < answer->n_peers && i < CONTROL_PEERS; i++)
+		there[answer->peers[i] & 0xffff] = true;
 	for (uint32_t id = 0; id < 65536; id++)
 		if (!there[id])
 			kvmfr_channels_peer_gone(set, id);
 }
 
-/* The channels there; false: the memory is not for channels. */
-static bool place_list(const struct place *place, struct kvmfr_channel_info **infos, int *n,
+/* On a host: as kvmfrd sees it. 0, or -EPROTO and the problem. */
+static int vm_list(const struct place *place, struct kvmfr_channel_info **infos, int *n,
+		   const char **problem)
+{
+	struct control_request request = { .what = CONTROL_LOOK };
+	struct kvmfr_channels_backing backing = {
+		.fd = -1, .wake = -1, .clear = no_clear, .ring = no_ring,
+	};
+	struct control_answer answer;
+	struct kvmfr_channels *set;
+	struct stat st;
+	int ret, fd = -1;
+
+	answer = ask(place, &request, &fd);
+	if (answer.error || fd < 0 || fstat(fd, &st))
+		fail("%s: its channels can't be looked at now", place->vm);
+	backing.size = st.st_size;
+	backing.memory = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (backing.memory == MAP_FAILED)
+		fail("%s: mapping the memory: %s", place->vm, strerror(errno));
+	*problem = kvmfr_channels_problem(backing.memory, backing.size);
+	ret = kvmfr_channels_attach(&set, &backing, HOST, KVMFR_CHANNELS_OBSERVE);
+	if (!ret) {
+		tell_who_is_away(set, &answer);
+		set_list(set, infos, n);
+		kvmfr_channels_detach(set);
+	}
+	munmap(backing.memory, backing.size);
+	close(fd);
+	return ret;
+}
+
+static int device_list(const struct place *place, struct kvmfr_channel_info **infos, int *n,
 		       const char **problem)
 {
 	struct kvmfr_channels_backing backing;
@@ -165,29 +262,32 @@ static bool place_list(const struct place *place, struct kvmfr_channel_info **in
 	struct kvmfr_peer *peer;
 	int ret = kvmfr_peer_open(place->peer, 0, 1, &peer);
 
+	if (!ret)
+		ret = kvmfr_channels_back(&backing, peer);
+	if (ret == -ENXIO)
+		fail("%s: the device has no doorbells, so there are no channels", place->device);
 	if (ret)
-		place_fail(place, ret);
-	ret = kvmfr_channels_back(&backing, peer);
-	if (ret)
-		place_fail(place, ret);
+		fail("%s: %s", place->peer, strerror(-ret));
 	*problem = kvmfr_channels_problem(backing.memory, backing.size);
-	ret = kvmfr_channels_attach(&set, &backing, place->vm ? HOST : GUEST,
-				    KVMFR_CHANNELS_OBSERVE);
+	ret = kvmfr_channels_attach(&set, &backing, GUEST, KVMFR_CHANNELS_OBSERVE);
 	if (!ret) {
-		if (place->vm)
-			tell_who_is_away(set, peer);
-		*n = kvmfr_channels_list(set, NULL, 0);
-		*infos = calloc(*n > 0 ? *n : 1, sizeof(**infos));
-		if (!*infos)
-			fail("out of memory");
-		if (*n > 0)
-			kvmfr_channels_list(set, *infos, *n);
+		set_list(set, infos, n);
 		kvmfr_channels_detach(set);
-	} else if (ret != -EPROTO) {
-		place_fail(place, ret);
 	}
 	kvmfr_channels_unback(&backing);
 	kvmfr_peer_close(peer);
+	return ret;
+}
+
+/* The channels there; false: the memory is not for channels. */
+static bool place_list(const struct place *place, struct kvmfr_channel_info **infos, int *n,
+		       const char **problem)
+{
+	int ret = place->vm ? vm_list(place, infos, n, problem) :
+			      device_list(place, infos, n, problem);
+
+	if (ret && ret != -EPROTO)
+		fail("%s: %s", place_name(place), strerror(-ret));
 	return !ret;
 }
 
@@ -272,26 +372,7 @@ static int channel_list(struct request *r)
 	return 0;
 }
 
-/* --- sockets --------------------------------------------------------------- */
-
-/* A connected socket, or a negative errno. */
-static int socket_connect(const char *name, int type)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd, ret;
-
-	if (strlen(name) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, name);
-	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	if (!connect(fd, (struct sockaddr *)&address, sizeof(address)))
-		return fd;
-	ret = -errno;
-	close(fd);
-	return ret;
-}
+/* --- create, remove -------------------------------------------------------- */
 
 static void name_check(const char *name)
 {
@@ -304,31 +385,6 @@ static void name_check(const char *name)
 	if (!valid)
 		misuse("channel: a name has 1 to %d printable ASCII characters without '/', and isn't '.' or '..'",
 		       KVMFR_CHANNEL_NAME_SIZE - 1);
-}
-
-/* --- create, remove -------------------------------------------------------- */
-
-static struct control_answer ask(const struct place *place, const struct control_request *request)
-{
-	struct control_answer answer;
-	const char *name = text("%s.control", place->directory);
-	int fd;
-
-	if (!place->vm)
-		fail("channels are created and removed on the host, with kvmfrctl there");
-	fd = socket_connect(name, SOCK_SEQPACKET);
-	if (fd < 0 && fd != -ENOENT && fd != -ECONNREFUSED)
-		fail("%s: %s: %s", place->vm, name, strerror(-fd));
-	if (fd < 0)
-		answer.error = -EOPNOTSUPP;
-	else if (send(fd, request, sizeof(*request), MSG_NOSIGNAL) != sizeof(*request) ||
-		 recv(fd, &answer, sizeof(answer), 0) != sizeof(answer))
-		fail("%s: kvmfrd gives no answer", place->vm);
-	close(fd);
-	if (answer.error == -EOPNOTSUPP)
-		fail("%s: no kvmfrd serves channels for it; it does with --channels, see kvmfrd(8)",
-		     place->vm);
-	return answer;
 }
 
 static int channel_create(struct request *r)
@@ -349,7 +405,7 @@ static int channel_create(struct request *r)
 		request.to_host = request.to_guest;
 	}
 	place = place_meant(r);
-	answer = ask(&place, &request);
+	answer = ask(&place, &request, NULL);
 	if (answer.error == -EEXIST)
 		fail("%s: there is a channel %s already", place.vm, name);
 	if (answer.error == -ENOSPC)
@@ -371,7 +427,7 @@ static int channel_remove(struct request *r)
 	name_check(name);
 	strcpy(request.name, name);
 	place = place_meant(r);
-	answer = ask(&place, &request);
+	answer = ask(&place, &request, NULL);
 	if (answer.error == -ENOENT)
 		fail("%s: there is no channel %s", place.vm, name);
 	if (answer.error)
