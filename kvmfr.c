@@ -1997,42 +1997,6 @@ static int kvmfr_static_parse(struct kvmfr_plan *plan, char *list)
 	return 0;
 }
 
-/*
- * Finds the devices that stay: as many as have a size of the list, in the list's
- * order, and those that are in use before all others. @best[i][j] is the most
- * that devices from i on can be worth for sizes from j on.
- */
-static void kvmfr_static_match(struct kvmfr_plan *plan)
-{
-	static u16 best[KVMFR_MAX_STATIC + 1][KVMFR_MAX_STATIC + 1];
-	static u16 worth[KVMFR_MAX_STATIC];
-	int i, j;
-
-	memset(best, 0, sizeof(best));
-	for (i = kvmfr_nr_static - 1; i >= 0; i--) {
-		worth[i] = atomic_read(&kvmfr_static[i]->openers) ?
-			   KVMFR_MAX_STATIC + 1 : 1;
-		for (j = plan->n - 1; j >= 0; j--) {
-			best[i][j] = max(best[i + 1][j], best[i][j + 1]);
-			if (kvmfr_static[i]->size >> 20 == plan->mb[j])
-				best[i][j] = max_t(u16, best[i][j], worth[i] +
-						   best[i + 1][j + 1]);
-		}
-	}
-
-	for (i = 0, j = 0; i < kvmfr_nr_static && j < plan->n;) {
-		if (kvmfr_static[i]->size >> 20 == plan->mb[j] &&
-		    best[i][j] == worth[i] + best[i + 1][j + 1]) {
-			plan->kdev[j] = kvmfr_static[i++];
-			plan->kept[j++] = true;
-		} else if (best[i][j] == best[i + 1][j]) {
-			i++;
-		} else {
-			j++;
-		}
-	}
-}
-
 static bool kvmfr_static_stays(struct kvmfr_plan *plan, struct kvmfr_dev *kdev)
 {
 	int j;
@@ -2041,6 +2005,35 @@ static bool kvmfr_static_stays(struct kvmfr_plan *plan, struct kvmfr_dev *kdev)
 		if (plan->kept[j] && plan->kdev[j] == kdev)
 			return true;
 	return false;
+}
+
+/* Keeps @kdev if a size of the list is not taken by another device yet. */
+static void kvmfr_static_keep(struct kvmfr_plan *plan, struct kvmfr_dev *kdev)
+{
+	int j;
+
+	for (j = 0; j < plan->n; j++)
+		if (!plan->kept[j] && kdev->size >> 20 == plan->mb[j]) {
+			plan->kdev[j] = kdev;
+			plan->kept[j] = true;
+			return;
+		}
+}
+
+/*
+ * Finds the devices that stay: of each size as many as the list has, wherever
+ * they are in it, and those that are in use before others.
+ */
+static void kvmfr_static_match(struct kvmfr_plan *plan)
+{
+	unsigned int i;
+
+	for (i = 0; i < kvmfr_nr_static; i++)
+		if (atomic_read(&kvmfr_static[i]->openers))
+			kvmfr_static_keep(plan, kvmfr_static[i]);
+	for (i = 0; i < kvmfr_nr_static; i++)
+		if (!kvmfr_static_stays(plan, kvmfr_static[i]))
+			kvmfr_static_keep(plan, kvmfr_static[i]);
 }
 
 static struct kvmfr_dev *kvmfr_static_create(unsigned long mb)
