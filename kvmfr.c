@@ -940,22 +940,45 @@ static bool kvmfr_vma_fits_huge(struct vm_area_struct *vma)
 	       IS_ALIGNED(vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT), PMD_SIZE);
 }
 
+/*
+ * Maps what is around the fault in the same table of page table entries, by page
+ * frame number. Not in mmap(): a VMA that is still being made isn't in the address
+ * space, so kvmfr_dev_revoke() could not find it, and nothing is counted that it
+ * would wait for.
+ */
+static vm_fault_t kvmfr_vm_fault_pfn(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct kvmfr_dev *kdev = vma->vm_private_data;
+	unsigned long addr = max(vma->vm_start,
+				 ALIGN_DOWN(vmf->address, PMD_SIZE));
+	unsigned long end = min(vma->vm_end - 1, vmf->address | ~PMD_MASK);
+	unsigned long index = vmf->pgoff - ((vmf->address - addr) >> PAGE_SHIFT);
+	vm_fault_t ret;
+
+	ret = vmf_insert_pfn(vma, vmf->address,
+			     kvmfr_dev_run(kdev, vmf->pgoff, 1).pfn);
+	for (; ret == VM_FAULT_NOPAGE && addr < end; addr += PAGE_SIZE, index++)
+		if (vmf_insert_pfn(vma, addr, kvmfr_dev_run(kdev, index, 1).pfn) !=
+		    VM_FAULT_NOPAGE)
+			break;
+	return ret;
+}
+
 static vm_fault_t kvmfr_vm_fault(struct vm_fault *vmf)
 {
 	struct kvmfr_dev *kdev = vmf->vma->vm_private_data;
 	vm_fault_t ret = VM_FAULT_SIGBUS;
-	struct kvmfr_run run;
 
 	down_read(&kdev->lock);
 	if (kdev->gone || vmf->pgoff >= kvmfr_dev_nr_pages(kdev))
 		goto out;
 
-	run = kvmfr_dev_run(kdev, vmf->pgoff, 1);
 	if (vmf->vma->vm_flags & VM_PFNMAP) {
-		ret = vmf_insert_pfn(vmf->vma, vmf->address, run.pfn);
+		ret = kvmfr_vm_fault_pfn(vmf);
 	} else {
 		/* The core maps the whole huge page if this is part of one. */
-		vmf->page = pfn_to_page(run.pfn);
+		vmf->page = pfn_to_page(kvmfr_dev_run(kdev, vmf->pgoff, 1).pfn);
 		get_page(vmf->page);
 		ret = 0;
 	}
@@ -1082,19 +1105,6 @@ static unsigned long kvmfr_vma_insert_pages(struct vm_area_struct *vma,
 	return vm_insert_pages(vma, start, pages, &left) ? 0 : n;
 }
 
-static unsigned long kvmfr_vma_insert_pfns(struct vm_area_struct *vma,
-					   unsigned long start,
-					   struct kvmfr_run run)
-{
-	unsigned long n;
-
-	for (n = 0; n < min(run.nr, 32UL); n++)
-		if (vmf_insert_pfn(vma, start + (n << PAGE_SHIFT),
-				   run.pfn + n) != VM_FAULT_NOPAGE)
-			return 0;
-	return n;
-}
-
 /*
  * Maps the pages from @start to @end at once, which takes a small part of the
  * time that a fault for each takes. What fails here is left to the faults.
@@ -1117,9 +1127,7 @@ static void kvmfr_vma_populate(struct vm_area_struct *vma, unsigned long start,
 		if (!kdev->gone) {
 			run = kvmfr_dev_run(kdev, index,
 					    (end - start) >> PAGE_SHIFT);
-			n = vma->vm_flags & VM_PFNMAP ?
-			    kvmfr_vma_insert_pfns(vma, start, run) :
-			    kvmfr_vma_insert_pages(vma, start, run);
+			n = kvmfr_vma_insert_pages(vma, start, run);
 		}
 		up_read(&kdev->lock);
 		cond_resched();
@@ -1193,7 +1201,8 @@ static int kvmfr_vma_init(struct vm_area_struct *vma, struct kvmfr_dev *kdev,
 
 	if (kvmfr_vma_wants_pfns(vma))
 		vm_flags_set(vma, VM_PFNMAP);
-	kvmfr_vma_populate_small(vma);
+	else
+		kvmfr_vma_populate_small(vma);
 	return 0;
 }
 

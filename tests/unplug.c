@@ -381,6 +381,56 @@ TEST_UNPLUG(old_descriptor_never_reaches_the_new_device)
 	}
 }
 
+/* Maps it over and over until it is gone; then, when told that, none may show anything. */
+static void map_until_gone(int told)
+{
+	char *recent[64] = { 0 }, **p = recent, c;
+	const size_t size = 8 * page_size;
+
+	for (unsigned int n = 0;; n++) {
+		p = &recent[n % ARRAY_SIZE(recent)];
+		if (*p)
+			munmap(*p, size);
+		*p = mmap(NULL, size, RW, MAP_SHARED, dev.fd, 0);
+		if (*p == MAP_FAILED)
+			break;
+	}
+	ASSERT_EQ(ENODEV, errno);
+	*p = NULL;
+	ASSERT_EQ(1, read(told, &c, 1));
+	for (size_t i = 0; i < ARRAY_SIZE(recent); i++)
+		if (recent[i])
+			all_gone(recent[i], size);
+}
+
+TEST_UNPLUG(mappings_made_during_the_unplug_give_sigbus, .timeout = 300)
+{
+	enum { N = 4 };
+	const unsigned int rounds = strstr(way, "device_del") ? 1 : how_often("UNPLUGS", 5);
+	struct kvmfr_dev back;
+	int pipes[2];
+	pid_t pid[N];
+
+	ASSERT_OK(pipe(pipes));
+	for (unsigned int round = 0; round < rounds; round++) {
+		for (int n = 0; n < N; n++) {
+			pid[n] = fork();
+			if (!pid[n]) {
+				map_until_gone(pipes[0]);
+				_exit(ktap_failed ? KTAP_FAIL : KTAP_PASS);
+			}
+		}
+		usleep(round * 100);
+		unplug();
+		ASSERT_EQ(N, write(pipes[1], "gone", N));
+		for (int n = 0; n < N; n++)
+			EXPECT_EQ(KTAP_PASS, join(pid[n]));
+		close(dev.fd);
+		plug_in(&back);
+		dev = back;
+	}
+}
+
 /* --- importers and pins --- */
 
 TEST_UNPLUG_PAGED(imports_are_refused)
