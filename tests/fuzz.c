@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A fuzzer that knows what it does: random sequences of everything that can be done to /dev/kvmfrN,
- * by several processes of several threads, while the IVSHMEM devices come and go. It keeps a model
- * of what every page of every mapping has to show and of what every call has to answer, and stops
- * at the first thing that is not so.
+ * by several processes of several threads, while IVSHMEM and static devices come and go. It keeps a
+ * model of what every page of every mapping has to show and of what every call has to answer, and
+ * stops at the first thing that is not so.
  *
  *	fuzz [--seed N] [--ops N] [--procs N] [--threads N] [--replay WORKER] [--keep]
  *
@@ -100,7 +100,7 @@ struct shared {
 	atomic_ulong ops, cycles, done[MAX_WORKERS];
 	atomic_bool failed, stop;
 	char report[640];
-	struct tally { atomic_ulong ok, refused; } tally[64];
+	struct tally { atomic_ulong ok, refused; } tally[64], resize;
 	/* counters of what was last written, by device, page and word; each entry has one writer */
 	uint32_t written[MAX_DEVICES][MAX_PAGES][4];
 };
@@ -1596,6 +1596,121 @@ static void replug(struct worker *w, unsigned int dev)
 	atomic_fetch_add(&shared->cycles, 1);
 }
 
+/* ------------------------------ static_size_mb ---------------------------- */
+
+#define PARAMETER	"/sys/module/kvmfr/parameters/static_size_mb"
+#define EXTRA_DEVICES	6
+#define EXTRA_MB	4	/* at most */
+
+/* What keeps a static device from being removed, by its minor number */
+static struct hold {
+	uint64_t size;		/* of the device, 0: nothing does */
+	int fd;			/* of the device or of its DMA-BUF; -1: there is a mapping only */
+	void *base;
+	bool stays;		/* to the end, since the workers use it */
+} holds[64];
+
+static char kept[64], sizes[96];	/* those at the beginning, which stay; those there are */
+
+static void let_go(struct hold *hold)
+{
+	if (hold->size && hold->fd >= 0)
+		close(hold->fd);
+	else if (hold->size)
+		munmap(hold->base, hold->size);
+	*hold = (struct hold){ 0 };
+}
+
+/* By a descriptor; or if @any, perhaps by a mapping or a DMA-BUF */
+static void hold_minor(struct worker *w, unsigned int minor, bool any)
+{
+	struct kvmfr_dmabuf_create create = { 0 };
+	struct hold *hold = &holds[minor];
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/kvmfr/kvmfr%u/device", minor);
+	if (!access(path, F_OK))
+		return;		/* an IVSHMEM device */
+	snprintf(path, sizeof(path), "/dev/kvmfr%u", minor);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	hold->size = create.size = lseek(fd, 0, SEEK_END);
+	hold->fd = fd;
+	if (any && one_in(w, 3)) {
+		hold->base = mmap(NULL, hold->size, PROT_READ, MAP_SHARED, fd, 0);
+		hold->fd = hold->base == MAP_FAILED ? fd : -1;
+	} else if (any && one_in(w, 2)) {
+		hold->fd = ioctl(fd, KVMFR_DMABUF_CREATE, &create);
+		hold->fd = hold->fd < 0 ? fd : hold->fd;
+	}
+	if (hold->fd != fd)
+		close(fd);
+}
+
+static bool read_sizes(char *text, size_t room)
+{
+	FILE *file = fopen(PARAMETER, "re");
+	bool done = file && fgets(text, room, file);
+
+	if (file)
+		fclose(file);
+	text[strcspn(text, "\n")] = 0;
+	return done;
+}
+
+/* Of each size the list needs as many as are held, or nothing may change. */
+static int answer_to(const char *list)
+{
+	for (unsigned int i = 0; i < 64; i++) {
+		int n = 0;
+
+		for (unsigned int j = 0; j < 64; j++)
+			n += holds[i].size && holds[j].size == holds[i].size;
+		for (const char *p = list; p && *p; p = strchr(p, ','), p += !!p)
+			n -= strtoul(p, NULL, 10) << 20 == holds[i].size;
+		if (n > 0)
+			return EBUSY;
+	}
+	return 0;
+}
+
+static void append(char *list, size_t room, unsigned int mb)
+{
+	snprintf(list + strlen(list), room - strlen(list), "%s%u", *list ? "," : "", mb);
+}
+
+static void resize(struct worker *w)
+{
+	char list[96], now[96] = "";
+	int want, got;
+
+	for (unsigned int minor = 0; minor < 16; minor++) {
+		if (holds[minor].stays || one_in(w, 2))
+			continue;
+		let_go(&holds[minor]);
+		if (one_in(w, 2))
+			hold_minor(w, minor, true);
+	}
+	snprintf(list, sizeof(list), "%s", kept);
+	for (unsigned int minor = 0; minor < 16; minor++)
+		if (holds[minor].size && !holds[minor].stays && !one_in(w, 8))
+			append(list, sizeof(list), holds[minor].size >> 20);
+	for (unsigned int n = below(w, EXTRA_DEVICES + 1); n; n--)
+		append(list, sizeof(list), 1 + below(w, EXTRA_MB));
+	WHAT(w, "%s becomes %s", sizes, list);
+	want = answer_to(list);
+	got = put(PARAMETER, *list ? list : "\n") ? 0 : errno;
+	if (got != want)
+		wrong(w, "answered %s, expected %s", name_of(got), name_of(want));
+	if (!got)
+		snprintf(sizes, sizeof(sizes), "%s", list);
+	if (!read_sizes(now, sizeof(now)) || strcmp(now, sizes))
+		wrong(w, "there is %s then", now);
+	atomic_fetch_add(got ? &shared->resize.refused : &shared->resize.ok, 1);
+}
+
 static void *plug_and_unplug(void *arg)
 {
 	struct worker *w = arg;
@@ -1605,14 +1720,26 @@ static void *plug_and_unplug(void *arg)
 	for (unsigned int i = 0; i < nr_devices; i++)
 		if (devices[i].address[0])
 			pci[n++] = i;
-	for (w->op = 0; n && !atomic_load(&shared->stop); w->op++) {
+	read_sizes(kept, sizeof(kept));
+	snprintf(sizes, sizeof(sizes), "%s", kept);
+	for (unsigned int minor = 0; minor < 64; minor++) {
+		hold_minor(w, minor, false);
+		holds[minor].stays = holds[minor].size;
+	}
+	for (w->op = 0; !atomic_load(&shared->stop); w->op++) {
 		w->random = mix(mix(seed) ^ mix((uint64_t)w->id << 40 ^ w->op));
 		next += 100 + below(w, 3000);
 		while (atomic_load(&shared->ops) < next && !atomic_load(&shared->stop))
 			usleep(1000);
-		if (!atomic_load(&shared->stop))
+		if (atomic_load(&shared->stop))
+			break;
+		if (n)
 			replug(w, pci[below(w, n)]);
+		for (unsigned int i = below(w, 8); i; i--)
+			resize(w);
 	}
+	for (unsigned int minor = 0; minor < 64; minor++)
+		let_go(&holds[minor]);
 	return NULL;
 }
 
@@ -1926,6 +2053,8 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < NR_OPERATIONS; i++)
 		printf("# %-18s %8lu done %8lu refused\n", operations[i].name,
 		       atomic_load(&shared->tally[i].ok), atomic_load(&shared->tally[i].refused));
+	printf("# %-18s %8lu done %8lu refused\n", "static_size_mb",
+	       atomic_load(&shared->resize.ok), atomic_load(&shared->resize.refused));
 	printf("# fuzz: %lu operations, seed %llu, %lu unplug cycles, %ld s\n",
 	       atomic_load(&shared->ops), (unsigned long long)seed, atomic_load(&shared->cycles),
 	       time(NULL) - begin);
