@@ -363,6 +363,8 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 {
 	unsigned long nr_pages = kvmfr_dev_nr_pages(kdev);
 	unsigned int failed = KVMFR_HUGE_ORDER + 1;
+	/* On a node that is used up by now this must not end in an OOM kill. */
+	gfp_t gfp = GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
 	struct folio *folio;
 	unsigned long i;
 	int ret;
@@ -376,7 +378,7 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 		folio = kvmfr_static_alloc_folio(i, nr_pages, &failed);
 		if (!folio)
 			return -ENOMEM;
-		ret = xa_err(xa_store(&kdev->blocks, i, folio, GFP_KERNEL));
+		ret = xa_err(xa_store(&kdev->blocks, i, folio, gfp));
 		if (ret) {
 			folio_put(folio);
 			return ret;
