@@ -3,9 +3,10 @@
  * A guest for QEMU's -kernel that is nothing but this: no operating system, no page tables. What KVM
  * counts while it runs is therefore due to what it touches.
  *
- * It fills its IVSHMEM device, checks it again and again, and between the steps has QEMU pause it by
- * the pvpanic device (-device pvpanic -action panic=pause); QMP's "cont" is for the next step:
- *	GUEST_PANICKED 1	the device is found, nothing of it was touched yet
+ * It fills its IVSHMEM device, or its RAM from 16 MiB on if it has no such device, checks that again
+ * and again, and between the steps has QEMU pause it by the pvpanic device (-device pvpanic -action
+ * panic=pause); QMP's "cont" is for the next step:
+ *	GUEST_PANICKED 1	the memory is found, nothing of it was touched yet
  *	GUEST_PANICKED 2	every page has its pattern, and a network card wrote to it by DMA, if any
  *	GUEST_PANICKED 3, …	all of it is as it was before this "cont"
  *	GUEST_CRASHLOADED	something is wrong, and the guest has stopped for good
@@ -19,6 +20,7 @@
 #define PAGE		4096
 #define IVSHMEM		0x11101af4
 #define E1000E		0x10d38086
+#define RAM_BEGIN	(16u << 20)	/* this program and all of the firmware's is below */
 
 /* Multiboot's header, and a stack: it promises none. */
 asm(".text\n"
@@ -26,6 +28,7 @@ asm(".text\n"
     ".long 0x1badb002, 0, -0x1badb002\n"
     ".globl _start\n"
     "_start: mov $stack + 4096, %esp\n"
+    "push %ebx\n"
     "call guest\n");
 char stack[4096] __attribute__((used, aligned(16)));
 
@@ -162,15 +165,16 @@ static uint32_t pattern(uint32_t offset)
 	return offset ^ 0x5a5a5a5a;
 }
 
-void guest(void)
+/* @info is Multiboot's: the third word says how many KiB there are above 1 MiB. */
+void guest(const uint32_t *info)
 {
 	int slot = find(IVSHMEM), card = find(E1000E);
-	uint32_t memory, size;
+	uint32_t memory = RAM_BEGIN, size = (info[2] << 10) + (1u << 20) - RAM_BEGIN;
 
-	if (slot < 0)
-		wrong();
-	memory = bar(slot, 0x18);
-	size = bar_size(slot, 0x18);
+	if (slot >= 0) {
+		memory = bar(slot, 0x18);
+		size = bar_size(slot, 0x18);
+	}
 #define WORD(offset) ((volatile uint32_t *)(memory + (offset)))
 	step_done();
 

@@ -34,11 +34,27 @@ static const char *link_name(const char *link)
 						 target);
 }
 
+/* The link in BY_NAME that points to the device, or NULL. */
+static const char *device_link(const char *name)
+{
+	DIR *dir = opendir(path(BY_NAME));
+	const char *found = NULL;
+	struct dirent *entry;
+
+	while (dir && !found && (entry = readdir(dir)))
+		if (!strcmp(link_name(path(BY_NAME "%s", entry->d_name)), name))
+			found = text("%s", entry->d_name);
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 /* False if the device went away while it was looked at. */
 static bool device_read(struct device *dev, const char *name)
 {
 	const char *sys = path("/sys/class/kvmfr/%s", name);
 	unsigned int major, minor;
+	uint64_t numa;
 	char *s;
 
 	memset(dev, 0, sizeof(*dev));
@@ -57,7 +73,9 @@ static bool device_read(struct device *dev, const char *name)
 	file_number(text("%s/size", sys), &dev->size);
 	dev->huge_known = file_number(text("%s/huge_bytes", sys),
 				      &dev->huge_bytes);
+	dev->numa = file_number(text("%s/node", sys), &numa) ? (int)numa : -1;
 
+	dev->link = device_link(name);
 	dev->node = path("/dev/%s", name);
 	dev->state = node_look(dev->node, dev->number, &dev->st);
 	return true;
@@ -131,10 +149,13 @@ void device_named(const char *name, struct device *dev)
 	const char *base = name;
 	int i;
 
-	if (!strncmp(name, "/dev/", 5))
+	if (!strncmp(name, BY_NAME, strlen(BY_NAME)))
+		base += strlen(BY_NAME);
+	else if (!strncmp(name, "/dev/", 5))
 		base += 5;
 	for (i = 0; i < n; i++)
-		if (!strcmp(devices[i].name, base))
+		if (!strcmp(devices[i].name, base) ||
+		    (devices[i].link && !strcmp(devices[i].link, base)))
 			break;
 	if (i == n)
 		fail("%s: there is no such device; %s", name, device_remedy());

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 /* In the order in which problems have to be mended. */
@@ -177,24 +176,6 @@ static bool ask(void)
 	return *answer == 'y' || *answer == 'Y';
 }
 
-static int run(const char *program, const char *const argv[])
-{
-	int status;
-	pid_t pid;
-
-	fflush(stdout);
-	pid = fork();
-	if (pid < 0)
-		fail("cannot start %s", program);
-	if (!pid) {
-		execvp(program, (char *const *)argv);
-		_exit(127);
-	}
-	if (waitpid(pid, &status, 0) < 0)
-		fail("cannot wait for %s", program);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
-
 /* Copies a file before it is changed; earlier copies are kept. */
 static void keep_copy(const char *file)
 {
@@ -204,7 +185,7 @@ static void keep_copy(const char *file)
 		return;
 	for (int i = 2; !access(copy, F_OK); i++)
 		copy = text("%s.before-kvmfr-%d", file, i);
-	if (run("cp", (const char *[]){ "cp", "-p", "--", file, copy, NULL }))
+	if (program_run("cp", (const char *[]){ "cp", "-p", "--", file, copy, NULL }))
 		fail("%s: cannot keep a copy of it as %s, so it stays as it is",
 		     file, copy);
 	printf("        kept %s\n", copy);
@@ -223,8 +204,8 @@ static bool do_mend(const struct finding *finding, bool yes)
 		return false;
 	if (finding->file)
 		keep_copy(finding->file);
-	status = run("sh", (const char *[]){ "sh", "-c", finding->command,
-					     NULL });
+	status = program_run("sh", (const char *[]){ "sh", "-c", finding->command,
+						     NULL });
 	if (status)
 		warn("doctor: that ended with exit status %d", status);
 	return true;

@@ -60,34 +60,52 @@ static char *doorbell_device_json(const struct device *dev,
 		    dev->name, dev->name, bell->vectors);
 }
 
-/* The options of both commands; true: --legacy was among them. */
-static bool guest_options(int argc, char **argv, const struct option *options,
-			  struct doorbell *bell)
-{
-	bool legacy = false;
-	int c;
+/* What the command line asks for. */
+struct guest {
+	struct device dev;
+	struct doorbell bell;
+	bool ram;		/* the device is all of the guest's RAM */
+	bool legacy;		/* in the syntax before JSON */
+};
 
-	*bell = (struct doorbell){ .vectors = 1 };
-	while ((c = option_next(argc, argv, options)) != -1) {
-		if (c == 'd')
-			bell->socket = doorbell_socket(argv[0], optarg);
-		else if (c == 'v')
-			bell->vectors = doorbell_vectors(argv[0], optarg);
-		else
-			legacy = true;
-	}
-	return legacy;
+/* The name of a machine's only device. */
+static const char *only_device(const char *command)
+{
+	struct device devices[MAX_DEVICES];
+	int n = devices_find(devices, MAX_DEVICES);
+
+	if (!n)
+		fail("there is no kvmfr device; %s", device_remedy());
+	if (n > 1)
+		misuse("%s: there are %d devices; name one", command, n);
+	return devices[0].name;
 }
 
-/* The one argument of these commands, as a device that QEMU can use. */
-static void guest_device(int argc, char **argv, struct device *dev)
+/* The options of both commands, and the device, as QEMU can use it. */
+static void guest_parse(int argc, char **argv, const struct option *options,
+			struct guest *guest)
 {
+	struct device *dev = &guest->dev;
 	uint64_t fits = MIB;
+	int c;
 
-	if (argc - optind != 1)
+	*guest = (struct guest){ .bell.vectors = 1 };
+	while ((c = option_next(argc, argv, options)) != -1) {
+		if (c == 'd')
+			guest->bell.socket = doorbell_socket(argv[0], optarg);
+		else if (c == 'v')
+			guest->bell.vectors = doorbell_vectors(argv[0], optarg);
+		else if (c == 'r')
+			guest->ram = true;
+		else
+			guest->legacy = true;
+	}
+	if (argc - optind != 1 && !(guest->ram && argc == optind))
 		misuse("%s: wants one device, for example 'kvmfrctl %s /dev/kvmfr0'",
 		       argv[0], argv[0]);
-	device_named(argv[optind], dev);
+	device_named(argc == optind ? only_device(argv[0]) : argv[optind], dev);
+	if (guest->ram)
+		return;
 
 	/* The guest sees the memory as a PCI BAR. */
 	while (fits < dev->size)
@@ -97,21 +115,28 @@ static void guest_device(int argc, char **argv, struct device *dev)
 		     dev->node, mebibytes(dev->size), fits / (uint64_t)MIB);
 }
 
-static char *object(const struct device *dev)
+/* The path that stays the same when the module is loaded again. */
+static const char *mem_path(const struct device *dev)
+{
+	return dev->link ? text(BY_NAME "%s", dev->link) :
+			   text("/dev/%s", dev->name);
+}
+
+static char *object(const struct device *dev, const char *id)
 {
 	uint64_t align = device_align(dev);
 
-	return text("memory-backend-file,id=%s,mem-path=/dev/%s,size=%" PRIu64 ",share=on%s",
-		    dev->name, dev->name, dev->size,
+	return text("memory-backend-file,id=%s,mem-path=%s,size=%" PRIu64 ",share=on%s",
+		    id, mem_path(dev), dev->size,
 		    align ? text(",align=%s", qemu_size(align)) : "");
 }
 
-static char *object_json(const struct device *dev)
+static char *object_json(const struct device *dev, const char *id)
 {
 	uint64_t align = device_align(dev);
 
-	return text("{\"qom-type\":\"memory-backend-file\",\"id\":\"%s\",\"mem-path\":\"/dev/%s\",\"size\":%" PRIu64 ",\"share\":true%s}",
-		    dev->name, dev->name, dev->size,
+	return text("{\"qom-type\":\"memory-backend-file\",\"id\":\"%s\",\"mem-path\":\"%s\",\"size\":%" PRIu64 ",\"share\":true%s}",
+		    id, mem_path(dev), dev->size,
 		    align ? text(",\"align\":%" PRIu64, align) : "");
 }
 
@@ -126,17 +151,22 @@ int cmd_qemu(int argc, char **argv)
 	static const struct option options[] = {
 		{ "doorbell", required_argument, NULL, 'd' },
 		{ "vectors", required_argument, NULL, 'v' },
+		{ "ram", no_argument, NULL, 'r' },
 		{ }
 	};
-	struct doorbell bell;
-	struct device dev;
+	struct guest guest;
+	struct device *dev = &guest.dev;
 
-	guest_options(argc, argv, options, &bell);
-	guest_device(argc, argv, &dev);
-	printf("-object %s -device %s", object(&dev), ivshmem(&dev));
-	if (bell.socket)
-		printf(" -chardev %s -device %s", doorbell_chardev(&dev, &bell),
-		       doorbell_device(&dev, &bell));
+	guest_parse(argc, argv, options, &guest);
+	if (guest.ram)
+		/* "pc.ram" is what QEMU calls a PC's RAM, and others look for. */
+		printf("-m %s -object %s -machine memory-backend=pc.ram",
+		       qemu_size(dev->size), object(dev, "pc.ram"));
+	else
+		printf("-object %s -device %s", object(dev, dev->name), ivshmem(dev));
+	if (guest.bell.socket)
+		printf(" -chardev %s -device %s", doorbell_chardev(dev, &guest.bell),
+		       doorbell_device(dev, &guest.bell));
 	printf("\n");
 	return 0;
 }
@@ -146,35 +176,53 @@ static void print_argument(const char *value)
 	printf("  <qemu:arg value='%s'/>\n", value);
 }
 
+/* libvirt has a "pc.ram" of its own, which QEMU passes over then. */
+static void print_ram(const struct guest *guest)
+{
+	print_argument("-machine");
+	print_argument(text("memory-backend=%s", guest->dev.name));
+}
+
+static void print_ivshmem(const struct guest *guest)
+{
+	const struct device *dev = &guest->dev;
+
+	print_argument("-device");
+	print_argument(guest->legacy ? ivshmem(dev) :
+		text("{\"driver\":\"ivshmem-plain\",\"id\":\"%s-ivshmem\",\"memdev\":\"%s\"}",
+		     dev->name, dev->name));
+}
+
 int cmd_libvirt(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "legacy", no_argument, NULL, 'l' },
 		{ "doorbell", required_argument, NULL, 'd' },
 		{ "vectors", required_argument, NULL, 'v' },
+		{ "ram", no_argument, NULL, 'r' },
 		{ }
 	};
-	struct doorbell bell;
-	struct device dev;
-	bool legacy;
+	struct guest guest;
+	struct device *dev = &guest.dev;
 
-	legacy = guest_options(argc, argv, options, &bell);
-	guest_device(argc, argv, &dev);
+	guest_parse(argc, argv, options, &guest);
+	if (guest.ram)
+		printf("<memory unit='b'>%" PRIu64 "</memory>\n", dev->size);
 
 	/* The namespace stands here, so that it need not be in <domain>. */
 	printf("<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n");
 	print_argument("-object");
-	print_argument(legacy ? object(&dev) : object_json(&dev));
-	print_argument("-device");
-	print_argument(legacy ? ivshmem(&dev) :
-		text("{\"driver\":\"ivshmem-plain\",\"id\":\"%s-ivshmem\",\"memdev\":\"%s\"}",
-		     dev.name, dev.name));
-	if (bell.socket) {
+	print_argument(guest.legacy ? object(dev, dev->name) : object_json(dev, dev->name));
+	if (guest.ram)
+		print_ram(&guest);
+	else
+		print_ivshmem(&guest);
+	if (guest.bell.socket) {
 		print_argument("-chardev");
-		print_argument(doorbell_chardev(&dev, &bell));
+		print_argument(doorbell_chardev(dev, &guest.bell));
 		print_argument("-device");
-		print_argument(legacy ? doorbell_device(&dev, &bell) :
-			       doorbell_device_json(&dev, &bell));
+		print_argument(guest.legacy ? doorbell_device(dev, &guest.bell) :
+			       doorbell_device_json(dev, &guest.bell));
 	}
 	printf("</qemu:commandline>\n");
 	return 0;

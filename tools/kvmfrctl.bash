@@ -19,10 +19,10 @@ _kvmfrctl()
 	doctor) words='--fix --yes --user built signature node loaded devices
 		huge mappings udev user qemu-user apparmor cgroup selinux domains servers' ;;
 	size) words='--b7 --hdr 1920x1080 2560x1440 3440x1440 3840x2160' ;;
-	qemu) words='--doorbell --vectors' ;;
-	libvirt) words='--legacy --doorbell --vectors' ;;
+	qemu) words='--ram --doorbell --vectors' ;;
+	libvirt) words='--ram --legacy --doorbell --vectors' ;;
 	clear) words=--force ;;
-	create) words='32M 64M 128M 1G 2G 4G 8G' ;;
+	create) words='--node --name 32M 64M 128M 1G 2G 4G 8G' ;;
 	memory) words='map read write search core --qmp --pid --name
 		--machine --size --file --json --memmap' ;;
 	channel) words='list create remove connect --vm --device --json' ;;
@@ -31,12 +31,18 @@ _kvmfrctl()
 	qemu | libvirt | clear | remove)
 		for i in /sys/class/kvmfr/*; do
 			[[ -e $i ]] && words+=" /dev/${i##*/}"
+		done
+		for i in /dev/ivshmem/by-name/*; do
+			[[ -e $i ]] && words+=" $i"
 		done ;;
 	esac
 
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	--user) mapfile -t COMPREPLY < <(compgen -u -- "$current") ;;
 	--qmp | --file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+	--node)
+		words=$(cd /sys/devices/system/node && printf '%s ' node[0-9]*)
+		mapfile -t COMPREPLY < <(compgen -W "${words//node/}" -- "$current") ;;
 	--root) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
 	*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
 	esac

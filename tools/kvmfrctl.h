@@ -76,6 +76,9 @@ void progress(const char *what, uint64_t done, uint64_t total);
 /* getopt_long() that calls misuse() for wrong options; -1 after the last one. */
 int option_next(int argc, char **argv, const struct option *options);
 
+/* Runs a program and waits for it; its exit status, 127 if there is none such. */
+int program_run(const char *program, const char *const argv[]);
+
 /* device.c */
 
 enum node_state {
@@ -92,15 +95,26 @@ struct device {
 	uint64_t size;
 	uint64_t huge_bytes;	/* how much of the size is in huge pages (PMD) */
 	bool huge_known;
+	int numa;		/* the NUMA node of its first page, -1: not known */
 	dev_t number;
 	const char *node;	/* /dev/kvmfr0 */
+	const char *link;	/* its name in BY_NAME, NULL without one */
 	enum node_state state;
 	struct stat st;		/* of the node, when there is one */
 };
 
+/*
+ * Where udev makes links for devices that have a name, as 99-kvmfr.rules says.
+ * Programs list /dev/kvmfr* and take all of it for devices, so it is not there.
+ */
+#define BY_NAME	"/dev/ivshmem/by-name/"
+
 /* Fills in all devices in numerical order; returns how many there are. */
 int devices_find(struct device *devices, int max);
-/* The device a user names as /dev/kvmfr0 or kvmfr0; calls fail() if none. */
+/*
+ * The device a user names as /dev/kvmfr0, kvmfr0, or by its link with or without
+ * BY_NAME; calls fail() if there is none.
+ */
 void device_named(const char *name, struct device *dev);
 enum node_state node_look(const char *node, dev_t number, struct stat *st);
 bool module_loaded(void);

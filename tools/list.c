@@ -52,13 +52,15 @@ static void print_device(const struct device *dev, int *hidden)
 {
 	bool node = dev->state != NODE_MISSING;
 
-	printf("%-12s %-7s %-9s %-9s %-13s %-14s %s\n", dev->node, dev->type,
+	printf("%-12s %-7s %-9s %-9s %-13s %-14s %-4s %-4s %s\n", dev->node, dev->type,
 	       mebibytes(dev->size),
 	       dev->huge_known ? mebibytes(dev->huge_bytes) : "?",
 	       *dev->pci ? dev->pci : "-",
 	       node ? text("%s:%s", user_name(dev->st.st_uid),
 			   group_name(dev->st.st_gid)) : "-",
-	       node ? text("%04o", dev->st.st_mode & 07777) : "-");
+	       node ? text("%04o", dev->st.st_mode & 07777) : "-",
+	       dev->numa < 0 ? "-" : text("%d", dev->numa),
+	       dev->link ? printable(dev->link) : "-");
 	if (dev->state != NODE_OK)
 		printf("    %s\n", column(RED, 0,
 		       text("its node is %s: 'kvmfrctl doctor' tells how to mend that",
@@ -171,6 +173,10 @@ static void json_device(const struct device *dev)
 	       json(group_name(dev->st.st_gid)) : "null");
 	printf("    \"mode\": %s,\n", node ?
 	       text("\"%04o\"", dev->st.st_mode & 07777) : "null");
+	printf("    \"numa_node\": %s,\n", dev->numa < 0 ? "null" :
+	       text("%d", dev->numa));
+	printf("    \"link\": %s,\n", dev->link ?
+	       json(path(BY_NAME "%s", dev->link)) : "null");
 	json_users(dev);
 	printf("  }");
 }
@@ -270,8 +276,9 @@ int cmd_list(int argc, char **argv)
 		return 0;
 
 	if (n)
-		printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %s",
-			"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE")));
+		printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %-4s %-4s %s",
+			"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE",
+			"NUMA", "NAME")));
 	for (int i = 0; i < n; i++)
 		print_device(&devices[i], &hidden);
 	print_servers(servers, n_servers);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 const char *root = "";
@@ -279,4 +280,22 @@ void progress(const char *what, uint64_t done, uint64_t total)
 	fprintf(stderr, "%s: %" PRIu64 " %% of %s", what, percent, mebibytes(total));
 	fflush(stderr);
 	progressing = true;
+}
+
+int program_run(const char *program, const char *const argv[])
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		fail("cannot start %s", program);
+	if (!pid) {
+		execvp(program, (char *const *)argv);
+		_exit(127);
+	}
+	if (waitpid(pid, &status, 0) < 0)
+		fail("cannot wait for %s", program);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
