@@ -83,15 +83,31 @@ static uint64_t size_value(const char *size)
 	return value;
 }
 
+const char *domain_memory(const char *argument)
+{
+	const char *node = option_in(argument, "mem-path");
+
+	if (node && (!strncmp(node, "/dev/kvmfr", 10) ||
+		     !strncmp(node, BY_NAME, strlen(BY_NAME))))
+		return node;
+	return NULL;
+}
+
+uint64_t domain_size(const char *argument)
+{
+	const char *size = size_in(argument, "size");
+
+	return size ? size_value(size) : 0;
+}
+
 /*
  * The command for a finding: sed edits the lines of the domain that name the
  * device. These are the lines of its memory backend.
  */
 static void mend_domain(struct finding *finding, const struct domain *domain,
-			const struct device *dev, const char *substitute)
+			const char *node, const char *substitute)
 {
-	const char *edit = text("'\\#/dev/%s([^0-9]|$)#%s'", dev->name,
-				substitute);
+	const char *edit = text("'\\#%s([^0-9A-Za-z_.-]|$)#%s'", node, substitute);
 
 	if (*root)
 		mend_file(finding, domain->file, "sed -i -E %s %s", edit,
@@ -111,7 +127,8 @@ static const char *replace_option(const char *option, const char *old,
 
 /* Each of these returns false if it has reported something wrong. */
 static bool check_size(struct report *r, const struct domain *domain,
-		       const struct device *dev, const char *argument)
+		       const struct device *dev, const char *node,
+		       const char *argument)
 {
 	const char *size = size_in(argument, "size");
 	struct finding *finding;
@@ -120,25 +137,25 @@ static bool check_size(struct report *r, const struct domain *domain,
 		return true;
 	finding = wrong(r, "domain %s says that %s has a size of %s, but it has %s; the domain sees the change at its next start",
 			domain->name, dev->name, size, mebibytes(dev->size));
-	mend_domain(finding, domain, dev,
+	mend_domain(finding, domain, node,
 		    replace_option("size", size,
 				   text("%" PRIu64, dev->size)));
 	return false;
 }
 
 /* A command of sed that adds "align" after the device's path. */
-static const char *add_align(const struct device *dev, bool json,
-			     uint64_t align)
+static const char *add_align(const char *node, bool json, uint64_t align)
 {
 	if (json)
-		return text("s#(/dev/%s(\"|&quot;))#\\1,\\2align\\2:%" PRIu64 "#",
-			    dev->name, align);
-	return text("s#(/dev/%s)([^0-9]|$)#\\1,align=%s\\2#", dev->name,
+		return text("s#(%s(\"|&quot;))#\\1,\\2align\\2:%" PRIu64 "#",
+			    node, align);
+	return text("s#(%s)([^0-9A-Za-z_.-]|$)#\\1,align=%s\\2#", node,
 		    qemu_size(align));
 }
 
 static bool check_align(struct report *r, const struct domain *domain,
-			const struct device *dev, const char *argument)
+			const struct device *dev, const char *node,
+			const char *argument)
 {
 	uint64_t want = device_align(dev), have;
 	const char *align = size_in(argument, "align");
@@ -151,42 +168,92 @@ static bool check_align(struct report *r, const struct domain *domain,
 	finding = wrong(r, "domain %s maps %s with %s, so the guest gets no huge page and is slower; the domain sees the change at its next start",
 			domain->name, dev->name,
 			align ? text("align=%s", align) : "no 'align'");
-	mend_domain(finding, domain, dev, !align ?
-		    add_align(dev, json, want) :
+	mend_domain(finding, domain, node, !align ?
+		    add_align(node, json, want) :
 		    replace_option("align", align, json ?
 				   text("%" PRIu64, want) : qemu_size(want)));
 	return false;
+}
+
+#define HOOKS	"/etc/libvirt/hooks/"
+
+/* Does libvirt run "kvmfrctl hook"? From a file of ours, or from another's. */
+static bool hook_enabled(void)
+{
+	static const char * const hooks[] = { HOOKS "qemu", HOOKS "qemu.d/*" };
+	glob_t found;
+
+	for (int i = 0; i < 2; i++) {
+		if (glob(path("%s", hooks[i]), 0, NULL, &found))
+			continue;
+		for (size_t j = 0; j < found.gl_pathc; j++) {
+			const char *script = file_read(found.gl_pathv[j], NULL);
+
+			if (script && strstr(script, "kvmfrctl hook") &&
+			    !access(found.gl_pathv[j], X_OK))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Where this kvmfrctl was installed to. */
+static const char *hook_script(void)
+{
+	static const char bin[] = "/bin/kvmfrctl";
+	char exe[4096] = "";
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	ssize_t length = n - (ssize_t)strlen(bin);
+
+	return text("%.*s/share/kvmfr/libvirt-hook", length > 0 &&
+		    !strcmp(exe + length, bin) ? (int)length : 4,
+		    length > 0 && !strcmp(exe + length, bin) ? exe : "/usr");
+}
+
+static void check_missing(struct report *r, const struct domain *domain,
+			  const char *node, const char *argument)
+{
+	uint64_t size = domain_size(argument);
+	struct finding *finding;
+
+	if (strncmp(node, BY_NAME, strlen(BY_NAME))) {
+		wrong(r, "domain %s uses %s, which is not there", domain->name, node);
+	} else if (hook_enabled() && size && !(size % MIB)) {
+		right(r, "domain %s uses %s, which libvirt's hook makes when it starts",
+		      domain->name, node);
+	} else if (hook_enabled()) {
+		wrong(r, "domain %s uses %s, which libvirt's hook can't make: its size isn't given in whole MiB",
+		      domain->name, node);
+	} else {
+		finding = wrong(r, "domain %s uses %s, which is not there; libvirt's hook would make it whenever the domain starts, but is off",
+				domain->name, node);
+		mend(finding, "install -D -m 755 %s " HOOKS "qemu.d/kvmfr%s",
+		     hook_script(), restart_libvirt());
+	}
 }
 
 /* One argument of a domain's QEMU command line. */
 static void check_argument(struct report *r, const struct domain *domain,
 			   const char *argument)
 {
-	const char *node = strstr(argument, "/dev/kvmfr");
-	struct device *dev = NULL;
-	const char *name;
+	const char *node = domain_memory(argument);
+	struct device dev;
 
 	if (!node)
 		return;
-	name = node + strlen("/dev/");
-	name = strndup(name, strcspn(name, ",\"' "));
-	for (int i = 0; i < n_devices; i++)
-		if (!strcmp(devices[i].name, name))
-			dev = &devices[i];
-	if (!dev) {
-		wrong(r, "domain %s uses /dev/%s, which is not there",
-		      domain->name, name);
+	if (!device_find(node, &dev)) {
+		check_missing(r, domain, node, argument);
 		return;
 	}
 	/* "&": both are checked, whatever the first returns. */
-	if (check_size(r, domain, dev, argument) &
-	    check_align(r, domain, dev, argument))
+	if (check_size(r, domain, &dev, node, argument) &
+	    check_align(r, domain, &dev, node, argument))
 		right(r, "domain %s gives %s its size%s", domain->name,
-		      dev->name, device_align(dev) ? " and its huge pages" : "");
+		      dev.name, device_align(&dev) ? " and its huge pages" : "");
 }
 
 /* The values of all <qemu:arg> of a domain. */
-static void find_arguments(struct domain *domain)
+void domain_parse(struct domain *domain)
 {
 	static const char key[] = "<qemu:arg value=";
 	const char *p = domain->xml;
@@ -233,7 +300,7 @@ static void visit_domains_in(struct report *r, const char *dir, const char *uri,
 			unseen(r, "%s is not readable", file);
 			continue;
 		}
-		find_arguments(&domain);
+		domain_parse(&domain);
 		visit(r, &domain);
 	}
 }

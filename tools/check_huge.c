@@ -25,10 +25,12 @@ void check_huge(struct report *r)
 			right(r, "%s: all of it is in huge pages", dev->node);
 			continue;
 		}
-		finding = wrong(r, "%s: %s of %s are in huge pages, so it is slower; memory was fragmented when the module was loaded, at boot there is most",
+		finding = wrong(r, "%s: %s of %s are in huge pages, so it is slower; memory was fragmented when it was made, at boot there is most",
 				dev->node, mebibytes(dev->huge_bytes),
 				mebibytes(dev->size));
-		mend(finding, "echo 1 > /proc/sys/vm/compact_memory && " RELOAD);
+		mend(finding, "echo 1 > /proc/sys/vm/compact_memory && kvmfrctl remove %s && kvmfrctl create %" PRIu64 "%s",
+		     dev->name, dev->size / (uint64_t)MIB, dev->link ?
+		     text(" --name %s", quoted(dev->link)) : "");
 	}
 	if (!r->n)
 		elsewhere(r, "no device has memory of this machine");

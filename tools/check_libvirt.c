@@ -180,8 +180,7 @@ static const char *default_acl(const char *conf)
 	return list;
 }
 
-/* Restarts what reads qemu.conf, where systemd runs it. */
-static const char *restart_libvirt(void)
+const char *restart_libvirt(void)
 {
 	static const char * const units[] = { "libvirtd", "virtqemud" };
 	const char *found = "";
@@ -195,13 +194,49 @@ static const char *restart_libvirt(void)
 	return *found ? text(" && systemctl try-restart%s", found) : "";
 }
 
+/* The nodes that cgroup_device_acl has to have. */
+static const char *acl_nodes[2 * MAX_DEVICES];
+static int n_acl_nodes;
+
+static void acl_wants(const char *node)
+{
+	for (int i = 0; i < n_acl_nodes; i++)
+		if (!strcmp(acl_nodes[i], node))
+			return;
+	if (n_acl_nodes < 2 * MAX_DEVICES && !strpbrk(node, "\"'|\n"))
+		acl_nodes[n_acl_nodes++] = node;
+}
+
+static void acl_wants_domain(struct report *r, const struct domain *domain)
+{
+	const char *node;
+
+	(void)r;
+	for (int i = 0; i < domain->n_args; i++) {
+		node = domain_memory(domain->args[i]);
+		if (node && !strcmp(domain->uri, "qemu:///system"))
+			acl_wants(node);
+	}
+}
+
+/* libvirt looks for the path as it is in its list, so a name is one of its own. */
+static void acl_nodes_find(struct report *r)
+{
+	const char *names[MAX_DEVICES];
+	int n = nodes(names);
+
+	n_acl_nodes = 0;
+	domains_each(r, acl_wants_domain);
+	for (int i = 0; i < n; i++)
+		if (n_devices ? !devices[i].link : !n_acl_nodes)
+			acl_wants(names[i]);
+}
+
 void check_cgroup(struct report *r)
 {
 	char *conf = qemu_conf(r), *controllers, *acl;
-	const char *names[MAX_DEVICES], *missing = "";
-	const char *conf_file = libvirt_conf_path();
+	const char *missing = "", *conf_file = libvirt_conf_path();
 	struct finding *finding;
-	int n = nodes(names);
 
 	if (!conf)
 		return;
@@ -211,10 +246,11 @@ void check_cgroup(struct report *r)
 		return;
 	}
 	acl = qemu_conf_setting(conf, "cgroup_device_acl");
-	for (int i = 0; i < n; i++)
-		if (!acl || !strstr(acl, text("\"%s\"", names[i])))
+	acl_nodes_find(r);
+	for (int i = 0; i < n_acl_nodes; i++)
+		if (!acl || !strstr(acl, text("\"%s\"", acl_nodes[i])))
 			missing = text("%s%s\"%s\"", missing,
-				       *missing ? ", " : "", names[i]);
+				       *missing ? ", " : "", acl_nodes[i]);
 	if (!*missing) {
 		right(r, "cgroup_device_acl in qemu.conf has the devices");
 		return;

@@ -343,6 +343,18 @@ static void check_ivshmem(struct report *r)
 	}
 }
 
+/* The command for these sizes: the module takes them while it is loaded. */
+static const char *set_sizes(const char *sizes)
+{
+	const char *parameter = path("/sys/module/kvmfr/parameters/static_size_mb");
+	struct stat st;
+
+	/* Before 1.0.0 it could only be read. */
+	if (stat(parameter, &st) || !(st.st_mode & S_IWUSR))
+		return RELOAD;
+	return text("echo %s > %s", quoted(sizes), parameter);
+}
+
 /* A module without a size, and no IVSHMEM device. */
 static void check_size_configured(struct report *r)
 {
@@ -353,7 +365,7 @@ static void check_size_configured(struct report *r)
 	if (size) {
 		finding = wrong(r, "there is no device: the module was loaded before %s said static_size_mb=%s",
 				source, size);
-		mend(finding, RELOAD);
+		mend(finding, "%s", set_sizes(size));
 		return;
 	}
 	finding = wrong(r, "there is no device: the module was loaded without a size; 128 is for 3840x2160, 'kvmfrctl size' tells others%s",
@@ -363,7 +375,7 @@ static void check_size_configured(struct report *r)
 		mend(finding, "rpm-ostree kargs --append-if-missing=kvmfr.static_size_mb=128");
 	else
 		mend_file(finding, conf, "echo 'options kvmfr static_size_mb=128' >> %s%s",
-			  quoted(conf), here(" && " RELOAD));
+			  quoted(conf), here(text(" && %s", set_sizes("128"))));
 }
 
 void check_devices(struct report *r)

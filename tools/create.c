@@ -79,23 +79,40 @@ static char *list_without(const char *list, uint64_t mib)
 	return left;
 }
 
-/*
- * Holds all static devices but @leave until this process ends, so that they stay
- * whatever is written, by this process or by another.
- */
-static void devices_hold(const struct device *devices, int n,
-			 const struct device *leave)
+/* What keeps devices from being removed, by anybody. */
+struct holds {
+	int fds[MAX_DEVICES];
+	int n;
+};
+
+/* Holds all static devices but @leave. */
+static struct holds devices_hold(const struct device *devices, int n,
+				 const struct device *leave)
 {
+	struct holds holds = { };
+	int fd;
+
 	for (int i = 0; i < n; i++) {
 		if (strcmp(devices[i].type, "static") ||
-		    (leave && !strcmp(devices[i].name, leave->name)) ||
-		    open(devices[i].node, O_RDONLY | O_CLOEXEC) >= 0)
+		    (leave && !strcmp(devices[i].name, leave->name)))
 			continue;
+		fd = open(devices[i].node, O_RDONLY | O_CLOEXEC);
 		/* Of several with a size the kernel takes one that nobody uses. */
-		if (leave && devices[i].size == leave->size)
+		if (fd < 0 && leave && devices[i].size == leave->size)
 			fail("%s: %s; it has to be held while %s is removed",
 			     devices[i].node, strerror(errno), leave->name);
+		if (fd >= 0)
+			holds.fds[holds.n++] = fd;
 	}
+	return holds;
+}
+
+/* The change is done: lets go of the devices, and lets other kvmfrctls change them. */
+static void change_end(int parameter, const struct holds *holds)
+{
+	for (int i = 0; i < holds->n; i++)
+		close(holds->fds[i]);
+	close(parameter);
 }
 
 /* udev has made the nodes, their permissions and links, or there is no udev. */
@@ -139,10 +156,14 @@ static int node_number(const char *s)
 
 	if (*s < '0' || *s > '9' || *end || node >= MAX_NODES)
 		misuse("create: '%s' is not the number of a NUMA node", s);
-	if (access(path(NODES "node%lu", node), F_OK))
-		fail("there is no NUMA node %lu; this machine has %s", node,
-		     file_line(path(NODES "online")) ?: "none");
 	return node;
+}
+
+static void node_check(int node)
+{
+	if (node >= MAX_NODES || access(path(NODES "node%d", node), F_OK))
+		fail("there is no NUMA node %d; this machine has %s", node,
+		     file_line(path(NODES "online")) ?: "none");
 }
 
 /*
@@ -160,7 +181,7 @@ static void node_bind(int node)
 		fail("NUMA node %d: %s", node, strerror(errno));
 }
 
-static const char *name_checked(const char *name)
+static void name_check(const char *name)
 {
 	static const char plain[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -172,7 +193,6 @@ static const char *name_checked(const char *name)
 		       printable(name));
 	if (!access(path(BY_NAME "%s", name), F_OK))
 		fail("%s: there is a device of that name", name);
-	return name;
 }
 
 /* The number behind a word of /proc/meminfo or of a node's, in bytes. */
@@ -283,16 +303,21 @@ static bool device_name(const struct device *dev, const char *name)
 	return done && node_look(path(BY_NAME "%s", name), dev->number, &st) == NODE_OK;
 }
 
-static void create(uint64_t mib, int node, const char *name)
+const char *device_create(uint64_t mib, int node, const char *name)
 {
 	struct device before[MAX_DEVICES], after[MAX_DEVICES];
 	const struct device *dev;
 	const char *list, *wish;
+	struct holds holds;
 	int fd, watch, err, n, m;
 
+	if (name)
+		name_check(name);
+	if (node >= 0)
+		node_check(node);
 	fd = parameter_open();
 	n = devices_find(before, MAX_DEVICES);
-	devices_hold(before, n, NULL);
+	holds = devices_hold(before, n, NULL);
 	list = parameter_read();
 	wish = text("%s%s%" PRIu64, list, *list ? "," : "", mib);
 	watch = progress_watch(mib * MIB);
@@ -320,7 +345,8 @@ static void create(uint64_t mib, int node, const char *name)
 	}
 	if (!name)
 		udev_settle();
-	printf("%s\n", name ? path(BY_NAME "%s", name) : dev->node);
+	change_end(fd, &holds);
+	return name ? path(BY_NAME "%s", name) : dev->node;
 }
 
 int cmd_create(int argc, char **argv)
@@ -343,7 +369,7 @@ int cmd_create(int argc, char **argv)
 	if (argc - optind != 1)
 		misuse("create: wants one size, for example 'kvmfrctl create 8G'");
 	mib = size_in_mib(argv[optind]);
-	create(mib, node ? node_number(node) : -1, name ? name_checked(name) : NULL);
+	puts(device_create(mib, node ? node_number(node) : -1, name));
 	return 0;
 }
 
@@ -361,22 +387,19 @@ static const char *users_text(const struct device *dev)
 		    n > 1 ? " and others" : "");
 }
 
-int cmd_remove(int argc, char **argv)
+void device_remove(const char *name)
 {
-	static const struct option options[] = { { } };
 	struct device devices[MAX_DEVICES], device;
+	struct holds holds;
 	int fd, n, err;
 
-	option_next(argc, argv, options);
-	if (argc - optind != 1)
-		misuse("remove: wants one device, for example 'kvmfrctl remove kvmfr1'");
 	fd = parameter_open();
-	device_named(argv[optind], &device);
+	device_named(name, &device);
 	if (strcmp(device.type, "static"))
 		fail("%s: an IVSHMEM device on PCI goes when it is unplugged", device.name);
 
 	n = devices_find(devices, MAX_DEVICES);
-	devices_hold(devices, n, &device);
+	holds = devices_hold(devices, n, &device);
 	err = parameter_write(fd, list_without(parameter_read(), device.size / MIB));
 	if (err == EBUSY)
 		fail("%s: in use, %s; nothing was changed", device.name,
@@ -384,5 +407,16 @@ int cmd_remove(int argc, char **argv)
 	if (err)
 		fail("%s: %s; 'dmesg' says why", device.name, strerror(err));
 	udev_settle();
+	change_end(fd, &holds);
+}
+
+int cmd_remove(int argc, char **argv)
+{
+	static const struct option options[] = { { } };
+
+	option_next(argc, argv, options);
+	if (argc - optind != 1)
+		misuse("remove: wants one device, for example 'kvmfrctl remove kvmfr1'");
+	device_remove(argv[optind]);
 	return 0;
 }

@@ -142,25 +142,28 @@ const char *device_remedy(void)
 	return "see 'kvmfrctl list' for those there are, 'kvmfrctl doctor' for what is missing";
 }
 
-void device_named(const char *name, struct device *dev)
+bool device_find(const char *name, struct device *dev)
 {
 	static struct device devices[MAX_DEVICES];
 	int n = devices_find(devices, MAX_DEVICES);
-	const char *base = name;
-	int i;
 
 	if (!strncmp(name, BY_NAME, strlen(BY_NAME)))
-		base += strlen(BY_NAME);
+		name += strlen(BY_NAME);
 	else if (!strncmp(name, "/dev/", 5))
-		base += 5;
-	for (i = 0; i < n; i++)
-		if (!strcmp(devices[i].name, base) ||
-		    (devices[i].link && !strcmp(devices[i].link, base)))
-			break;
-	if (i == n)
-		fail("%s: there is no such device; %s", name, device_remedy());
+		name += 5;
+	for (int i = 0; i < n; i++) {
+		*dev = devices[i];
+		if (!strcmp(dev->name, name) ||
+		    (dev->link && !strcmp(dev->link, name)))
+			return true;
+	}
+	return false;
+}
 
-	*dev = devices[i];
+void device_named(const char *name, struct device *dev)
+{
+	if (!device_find(name, dev))
+		fail("%s: there is no such device; %s", name, device_remedy());
 	if (dev->state == NODE_REGULAR)
 		fail("%s: a regular file is in the device's place; 'kvmfrctl doctor' tells how to mend that",
 		     dev->node);

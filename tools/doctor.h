@@ -116,12 +116,24 @@ struct domain {
  */
 void domains_each(struct report *r,
 		  void (*visit)(struct report *r, const struct domain *domain));
+/* Fills in the arguments from the XML. */
+void domain_parse(struct domain *domain);
+/*
+ * The path of a device that an argument of QEMU's has as memory, of /dev/kvmfrN or
+ * in BY_NAME, or NULL; and the "size" that it gives to it, in bytes, or 0.
+ */
+const char *domain_memory(const char *argument);
+uint64_t domain_size(const char *argument);
 /*
  * The value of an option in one of QEMU's arguments, as it is written there:
  * after ",size=" in the older syntax, after "size": in JSON. NULL if the
  * argument does not have the option.
  */
 char *option_in(const char *argument, const char *option);
+
+/* check_libvirt.c */
+/* " && systemctl …", which restarts libvirt where systemd runs it, or "". */
+const char *restart_libvirt(void);
 
 /* check_servers.c */
 void check_servers(struct report *r);

@@ -14,7 +14,7 @@ _kvmfrctl()
 	done
 
 	case $command in
-	'') words='list doctor size qemu libvirt clear create remove memory channel --root --help --version' ;;
+	'') words='list doctor size qemu libvirt clear create remove hook memory channel --root --help --version' ;;
 	list) words='--json --servers' ;;
 	doctor) words='--fix --yes --user built signature node loaded devices
 		huge mappings udev user qemu-user apparmor cgroup selinux domains servers' ;;

@@ -29,6 +29,8 @@ static const struct command {
 	  "a device more, until the module is unloaded" },
 	{ "remove", cmd_remove, "DEVICE",
 	  "take a device away that nobody uses" },
+	{ "hook", cmd_hook, "GUEST OPERATION SUB-OPERATION EXTRA",
+	  "what libvirt's hook script runs: devices come and go with a guest" },
 	{ "memory", cmd_memory,
 	  "map|read ADDRESS LENGTH|write ADDRESS|search PATTERN|core FILE --qmp SOCKET|--pid PID|--name NAME|--machine TYPE [--size SIZE] [--file [BLOCK=]PATH]... [--json|--memmap]",
 	  "a guest's physical memory" },

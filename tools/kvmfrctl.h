@@ -112,9 +112,11 @@ struct device {
 /* Fills in all devices in numerical order; returns how many there are. */
 int devices_find(struct device *devices, int max);
 /*
- * The device a user names as /dev/kvmfr0, kvmfr0, or by its link with or without
- * BY_NAME; calls fail() if there is none.
+ * The device that is named as /dev/kvmfr0, kvmfr0, or by its link with or without
+ * BY_NAME.
  */
+bool device_find(const char *name, struct device *dev);
+/* The same of a device that a program can open; calls fail() if there is none. */
 void device_named(const char *name, struct device *dev);
 enum node_state node_look(const char *node, dev_t number, struct stat *st);
 bool module_loaded(void);
@@ -130,6 +132,17 @@ uint64_t device_align(const struct device *dev);
 
 /* Is the system an image (ostree), where packages and DKMS change nothing? */
 bool system_is_image(void);
+
+/* create.c */
+
+/*
+ * Makes a device of memory of a NUMA node, if that is not -1, with a link in
+ * BY_NAME if @name is not NULL. Returns its path, or calls fail() and has changed
+ * nothing.
+ */
+const char *device_create(uint64_t mib, int node, const char *name);
+/* Removes a static device; calls fail() if it is in use. */
+void device_remove(const char *name);
 
 /* people.c */
 
@@ -225,6 +238,7 @@ int cmd_libvirt(int argc, char **argv);
 int cmd_clear(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_remove(int argc, char **argv);
+int cmd_hook(int argc, char **argv);
 int cmd_memory(int argc, char **argv);
 int cmd_channel(int argc, char **argv);
 
