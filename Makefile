@@ -5,7 +5,7 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 KVMFR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kvmfr
 
 .DEFAULT_GOAL := module
-.PHONY: help module demo check check-kernels check-debug check-install bench \
+.PHONY: help module demo check check-ram check-kernels check-debug check-install bench \
 	docs release clean clean-kernels
 
 help:
@@ -22,6 +22,10 @@ demo:
 # make check: the tests that take minutes, in throw-away virtual machines
 check:
 	tests/check $(PARTS)
+
+# make check-ram: guests whose RAM is a device, under KVM; QEMU replaced under them
+check-ram:
+	tests/check ram guests
 
 # make check-kernels: every kernel of Debian's suites, amd64 and arm64
 check-kernels:
