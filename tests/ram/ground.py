@@ -141,11 +141,11 @@ class Ground:
                  'the guest counts on')
         return self.counts()
 
-    def replace(self, command, name='a', options=()):
+    def replace(self, command, name='a', timeout=PATIENCE):
         """The tool, as its user starts it. Not with pipes: the new QEMU keeps what it writes to."""
         with tempfile.TemporaryFile('w+', encoding='utf-8') as out, \
                 tempfile.TemporaryFile('w+', encoding='utf-8') as err:
-            command = [TOOL, *options, f'{self.directory}/{name}', *command]
+            command = [TOOL, '--timeout', str(timeout), f'{self.directory}/{name}', *command]
             status = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=out,
                                     stderr=err).returncode
             out.seek(0)
