@@ -25,17 +25,17 @@ asm(".text\n"
     "call guest\n");
 char stack[4096] __attribute__((used, aligned(16)));
 
-static void outb(uint16_t port, uint8_t value)
+static inline void outb(uint16_t port, uint8_t value)
 {
 	asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
-static void outl(uint16_t port, uint32_t value)
+static inline void outl(uint16_t port, uint32_t value)
 {
 	asm volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
-static uint32_t inl(uint16_t port)
+static inline uint32_t inl(uint16_t port)
 {
 	uint32_t value;
 
@@ -45,20 +45,20 @@ static uint32_t inl(uint16_t port)
 
 /* --- PCI: the devices of bus 0 --- */
 
-static uint32_t config_read(uint32_t slot, uint32_t reg)
+static inline uint32_t config_read(uint32_t slot, uint32_t reg)
 {
 	outl(0xcf8, 0x80000000 | slot << 11 | reg);
 	return inl(0xcfc);
 }
 
-static void config_write(uint32_t slot, uint32_t reg, uint32_t value)
+static inline void config_write(uint32_t slot, uint32_t reg, uint32_t value)
 {
 	outl(0xcf8, 0x80000000 | slot << 11 | reg);
 	outl(0xcfc, value);
 }
 
 /* The slot of a device with this ID, with its memory and DMA enabled; -1 if there is none. */
-static int find(uint32_t id)
+static inline int find(uint32_t id)
 {
 	for (int slot = 0; slot < 32; slot++) {
 		if (config_read(slot, 0) != id)
@@ -70,7 +70,7 @@ static int find(uint32_t id)
 }
 
 /* Where the firmware has put a BAR; a 64-bit one must be below 4 GiB. */
-static uint32_t bar(int slot, uint32_t reg)
+static inline uint32_t bar(int slot, uint32_t reg)
 {
 	uint32_t low = config_read(slot, reg);
 
