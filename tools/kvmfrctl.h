@@ -67,10 +67,12 @@ char *file_line(const char *name);
 bool file_number(const char *name, uint64_t *value);
 
 /*
- * Says on a terminal how far long work is, in a line that goes again when all is
- * done. Small work is passed over. @done and @total are bytes.
+ * Says on a terminal how far long work is, in a line that is gone when all is
+ * done or after progress_clear(). Small work is passed over. @done and @total are
+ * bytes.
  */
 void progress(const char *what, uint64_t done, uint64_t total);
+void progress_clear(void);
 #define PROGRESS_FROM	(64 * MIB)
 
 /* getopt_long() that calls misuse() for wrong options; -1 after the last one. */

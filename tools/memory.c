@@ -406,6 +406,7 @@ static int run_action(struct request *r, const struct action *action)
 	/* Matches come out between two steps of the progress. */
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	status = action->run(r);
+	progress_clear();
 	if (fflush(stdout))
 		fail("cannot write the output: %s", strerror(errno));
 	finish(r, action->name);

@@ -17,7 +17,7 @@ const char *root = "";
 /* The line of progress() is on the terminal. */
 static bool progressing;
 
-static void progress_clear(void)
+void progress_clear(void)
 {
 	if (progressing)
 		fputs("\r\033[K", stderr);
@@ -277,7 +277,8 @@ void progress(const char *what, uint64_t done, uint64_t total)
 	fflush(stdout);
 	if (done >= total)
 		return;
-	fprintf(stderr, "%s: %" PRIu64 " %% of %s", what, percent, mebibytes(total));
+	fprintf(stderr, "%s: %" PRIu64 " %% of %" PRIu64 " MiB", what, percent,
+		total / (uint64_t)MIB);
 	fflush(stderr);
 	progressing = true;
 }
