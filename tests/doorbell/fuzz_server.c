@@ -37,6 +37,8 @@ static struct client {
 
 static struct server *server;
 static sd_event *event;
+static bool joined;			/* the daemon is a peer, too, as it is with channels */
+static unsigned int gone, come;		/* clients, as it is told */
 
 #define must(holds) do {							\
 	if (!(holds)) {								\
@@ -74,6 +76,13 @@ static void changed(void *data)
 	(void)data;
 }
 
+static void on_gone(void *data, unsigned int id)
+{
+	(void)data;
+	must(id < IDS && id != SERVER_SELF);
+	gone++;
+}
+
 static void run(void)
 {
 	while (sd_event_run(event, 0) > 0)
@@ -86,7 +95,7 @@ static void client_connect(struct client *client)
 
 	must(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
 	*client = (struct client){ .fd = pair[0], .id = NOBODY };
-	server_accept(server, pair[1]);
+	come += server_accept(server, pair[1]) >= 0;
 }
 
 static void client_close(struct client *client)
@@ -258,7 +267,7 @@ static void expect_all_known(struct client *client)
 		expect_known(&client->known[i]);
 		n++;
 	}
-	must(peer_with(client->id) && n == server_peers(server));
+	must(peer_with(client->id) && n == server_peers(server) + joined);
 }
 
 static void settle(void)
@@ -302,6 +311,10 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 	server = server_new(event, memory, VECTORS, changed, NULL);
 	must(server);
 
+	joined = size && data[0] % 2;
+	gone = come = 0;
+	must(!joined || server_join(server, on_gone, NULL) >= 0);
+
 	for (; size >= 2; data += 2, size -= 2)
 		command(data[0], data[1]);
 	settle();
@@ -309,6 +322,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 		if (clients[i].fd >= 0 && i % 2)
 			client_close(&clients[i]);
 	settle();
+	must(!joined || come - gone == server_peers(server));
 	server_free(server);
 	for (int i = 0; i < CLIENTS; i++)
 		if (clients[i].fd >= 0)
