@@ -345,11 +345,11 @@ static int bind_run(void)
 	return pci_driver("bind", slot);
 }
 
-/* Its doorbell works, or it is as if it had none. */
+/* Its doorbell works, if with fewer vectors, or it is as if it had none. */
 static void check_doorbell(const char *name)
 {
-	struct kvmfr_doorbell_ring ring = { .vector = 1 };
-	struct kvmfr_doorbell_eventfd listen = { .vector = 1 };
+	struct kvmfr_doorbell_ring ring = { .vector = 0 };
+	struct kvmfr_doorbell_eventfd listen;
 	struct kvmfr_doorbell_info info;
 	struct kvmfr_dev d;
 	uint64_t count;
@@ -362,11 +362,13 @@ static void check_doorbell(const char *name)
 		EXPECT_EQ(0, lines_with("/proc/interrupts", slot));
 		silent++;
 	} else {
-		EXPECT_EQ(VECTORS, info.vectors);
-		EXPECT_EQ(VECTORS, lines_with("/proc/interrupts", slot));
+		EXPECT_LE(1, info.vectors);
+		EXPECT_LE(info.vectors, VECTORS);
+		EXPECT_EQ(info.vectors, lines_with("/proc/interrupts", slot));
+		listen.vector = ring.vector = info.vectors - 1;
+		ring.peer = info.id;
 		ASSERT_OK(listen.fd = eventfd(0, 0));
 		ASSERT_OK(ioctl(d.fd, KVMFR_DOORBELL_EVENTFD, &listen));
-		ring.peer = info.id;
 		ASSERT_OK(ioctl(d.fd, KVMFR_DOORBELL_RING, &ring));
 		ASSERT_EQ(sizeof(count), read(listen.fd, &count, sizeof(count)));
 		close(listen.fd);
