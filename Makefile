@@ -35,9 +35,9 @@ check-kernels:
 check-debug:
 	tests/check debug mistakes debuggers
 
-# make check-install: packages, DKMS, udev, libvirt and kvmfrctl in clean systems
+# make check-install: packages, DKMS, udev, libvirt, kvmfrctl, channels in clean systems
 check-install:
-	tests/check install agent
+	tests/check install agent system
 
 # make bench: how fast it is, against hugetlbfs and others; draws build/bench/bench.svg
 bench:

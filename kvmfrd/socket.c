@@ -50,7 +50,7 @@ static bool make_directory(const char *path)
 	return false;
 }
 
-static bool set_access(const char *path, const struct access *access)
+static bool set_owner(const char *path, const struct access *access)
 {
 	return (access->owner == (uid_t)-1 && access->group == (gid_t)-1) ||
 	       !chown(path, access->owner, access->group);
@@ -65,15 +65,18 @@ static int start_listening(const struct sockaddr_un *address, int type,
 	/* Nobody can connect before listen(), so access is set no moment too late. */
 	if (fd >= 0 && !bind(fd, (const struct sockaddr *)address, sizeof(*address))) {
 		what = "setting its owner, group and mode";
-		if (set_access(path, access) && !chmod(path, access->mode)) {
+		/* In this order: the mode of what belongs to another can't be set. */
+		if (!chmod(path, access->mode) && set_owner(path, access)) {
 			what = "listen";
 			if (!listen(fd, SOMAXCONN))
 				return fd;
 		}
 	}
 	complain("%s: %s: %s", path, what, strerror(errno));
-	if (fd >= 0)
+	if (fd >= 0) {
+		unlink(path);
 		close(fd);
+	}
 	return -1;
 }
 
