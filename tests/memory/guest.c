@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PID 1 of a guest that says on its console where its memory is:
+ * PID 1 of a guest that loads /module.ko, if it is there, and says on its console
+ * where its memory is:
  *
  *	page 0x3f42000	guest-physical address of a page with TEXT again and again and,
  *			in its last eight bytes, a counter
@@ -19,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAGE		4096
@@ -40,6 +42,15 @@ static uint64_t physical(const void *address)
 	return (entry & ((1ULL << 55) - 1)) * PAGE;
 }
 
+static void load(const char *module)
+{
+	int fd = open(module, O_RDONLY);
+
+	if (fd >= 0 && syscall(SYS_finit_module, fd, "", 0))
+		die(module);
+	close(fd);
+}
+
 int main(void)
 {
 	volatile uint64_t *counter;
@@ -50,6 +61,7 @@ int main(void)
 	mkdir("/proc", 0755);
 	if (mount("proc", "/proc", "proc", 0, NULL))
 		die("/proc");
+	load("/module.ko");
 
 	/* Before the page is there: one that both have is copied at the next write. */
 	child = fork();
