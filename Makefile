@@ -33,7 +33,7 @@ check-kernels:
 
 # make check-debug: kernels that look for mistakes, fault injection, fuzzing, crash and gdb
 check-debug:
-	tests/check debug mistakes debuggers
+	tests/check debug mistakes debuggers thorough
 
 # make check-install: packages, DKMS, udev, libvirt, kvmfrctl, channels in clean systems
 check-install:

@@ -616,10 +616,13 @@ static void side_unlock(struct kvmfr_channels *set)
 		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = set->mine, .l_len = 1,
 	};
 
-	if (set->lock >= 0)
+	if (set->lock >= 0) {
+		/* A child that was forked has the descriptor, too. */
+		fcntl(set->lock, F_OFD_SETLK, &lock);
 		close(set->lock);
-	else if (set->backing.fd >= 0 && !set->observe)
+	} else if (set->backing.fd >= 0 && !set->observe) {
 		fcntl(set->backing.fd, F_SETLK, &lock);
+	}
 }
 
 /*

@@ -160,6 +160,15 @@ static void child_passes(pid_t pid)
 	ASSERT_EQ(0, status);
 }
 
+/* What the far side is told of an end of channel "one". */
+static enum kvmfr_channel_state far_state(int side)
+{
+	struct kvmfr_channel_info info;
+
+	ASSERT_EQ(1, kvmfr_channels_list(sets[far], &info, 1));
+	return info.state[side];
+}
+
 /* --- the memory ------------------------------------------------------------ */
 
 TEST(memory_that_is_not_in_the_format_is_refused_and_not_written)
@@ -644,6 +653,28 @@ TEST(large_transfer_between_processes_that_block, .fixture = &apart, .timeout = 
 	pid_t writer = child(near, writes_many), reader = child(far, reads_many);
 
 	child_passes(reader);
+	child_passes(writer);
+}
+
+static void writes_few(struct kvmfr_channel *channel)
+{
+	ASSERT_EQ(5, kvmfr_channel_write(channel, "apple", 5));
+}
+
+TEST(writer_waits_until_the_reader_opens_and_nothing_is_lost, .fixture = &apart)
+{
+	pid_t writer = child(near, writes_few);
+	struct kvmfr_channel *b;
+	char data[8];
+
+	attach(far);
+	/* it has the channel open, before this end has */
+	ASSERT_TRUE(WAIT_FOR(far_state(near) == KVMFR_CHANNEL_OPEN));
+	ASSERT_EQ(0, kvmfr_channel_open(sets[far], "one", 0, &b));
+	kvmfr_channel_wait(b, OUT, -1);
+	EXPECT_EQ(5, kvmfr_channel_read(b, data, 8));
+	EXPECT_TRUE(!memcmp(data, "apple", 5));
+	EXPECT_EQ(0, kvmfr_channel_read(b, data, 8));
 	child_passes(writer);
 }
 

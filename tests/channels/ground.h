@@ -63,13 +63,23 @@ static inline bool ground_make(struct ground *ground, size_t size)
 	       !ftruncate(ground->memory, size);
 }
 
+/* A mapping with a page before and behind it that nobody may touch. */
+static inline void *ground_map(const struct ground *ground)
+{
+	uint8_t *p = mmap(NULL, ground->size + 2 * 4096, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? p :
+	       mmap(p + 4096, ground->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		    ground->memory, 0);
+}
+
 static inline void ground_back(struct ground *ground, struct view *view, int side,
 			       struct kvmfr_channels_backing *backing)
 {
 	*view = (struct view){ ground, side };
 	*backing = (struct kvmfr_channels_backing){
-		.memory = mmap(NULL, ground->size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			       ground->memory, 0),
+		.memory = ground_map(ground),
 		.size = ground->size,
 		.fd = ground->memory,
 		.id = 10 + side,
