@@ -16,21 +16,12 @@ static struct kvmfr_dev bell;
 /* The device with a doorbell, opened. */
 static void find_bell(const char *variant)
 {
-	char path[64], text[32];
-
 	(void)variant;
 	need_kvmfr();
-	for (int i = 0; i < 64; i++) {
-		snprintf(path, sizeof(path), "/sys/class/kvmfr/kvmfr%d/peer_id", i);
-		if (!read_file(path, text, sizeof(text)))
-			continue;
-		snprintf(path, sizeof(path), "kvmfr%d", i);
-		ASSERT_TRUE(dev_read(&bell, path));
-		bell.fd = dev_open(&bell, O_RDWR);
-		ASSERT_OK(bell.fd);
-		return;
-	}
-	SKIP("this machine has no ivshmem-doorbell");
+	if (dev_find_doorbell(&bell, 0) < 0)
+		SKIP("this machine has no ivshmem-doorbell");
+	bell.fd = dev_open(&bell, O_RDWR);
+	ASSERT_OK(bell.fd);
 }
 
 static const char *const once[] = { "bell", NULL };

@@ -229,6 +229,20 @@ static bool dev_at(struct kvmfr_dev *d, const char *slot)
 	return false;
 }
 
+int dev_find_doorbell(struct kvmfr_dev *dev, int from)
+{
+	char path[64];
+
+	for (int i = from; i < 64; i++) {
+		snprintf(path, sizeof(path), "/sys/class/kvmfr/kvmfr%d/peer_id", i);
+		if (access(path, F_OK))
+			continue;
+		snprintf(path, sizeof(path), "kvmfr%d", i);
+		return dev_read(dev, path) ? i : -1;
+	}
+	return -1;
+}
+
 bool dev_wait(struct kvmfr_dev *d, const char *slot)
 {
 	return WAIT_FOR(dev_at(d, slot));

@@ -63,6 +63,8 @@ struct kvmfr_dev {
  */
 bool dev_find(struct kvmfr_dev *dev, const char *kind);
 bool dev_read(struct kvmfr_dev *dev, const char *name);
+/* The first kvmfrN that can be rung, from this N on. N, or -1. */
+int dev_find_doorbell(struct kvmfr_dev *dev, int from);
 /* The device at this PCI address, once it and its node are there. */
 bool dev_wait(struct kvmfr_dev *dev, const char *slot);
 int dev_open(const struct kvmfr_dev *dev, int flags);

@@ -31,19 +31,12 @@ static int compare_slots(const void *a, const void *b)
 
 static void find_both(const char *variant)
 {
-	char path[64], name[32];
-	int found = 0;
+	int first;
 
 	(void)variant;
 	need_kvmfr();
-	for (int i = 0; i < 64 && found < 2; i++) {
-		snprintf(path, sizeof(path), "/sys/class/kvmfr/kvmfr%d/peer_id", i);
-		if (access(path, F_OK))
-			continue;
-		snprintf(name, sizeof(name), "kvmfr%d", i);
-		ASSERT_TRUE(dev_read(&devs[found++], name));
-	}
-	if (found < 2)
+	first = dev_find_doorbell(&devs[0], 0);
+	if (first < 0 || dev_find_doorbell(&devs[1], first + 1) < 0)
 		SKIP("this machine has no two ivshmem-doorbells");
 	qsort(devs, 2, sizeof(devs[0]), compare_slots);
 	for (int i = 0; i < 2; i++)

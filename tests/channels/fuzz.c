@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../lib/channel-format.h"
+#include "../../lib/channel-set.h"
 #include "ground.h"
 
 #define COMMAND	8
@@ -71,6 +71,18 @@ static void attach(int side, unsigned int flags)
 	ret = kvmfr_channels_attach(&sets[side], &backings[side], side, flags);
 	expect(ret == 0 || ret == -EPROTO || ret == -EINVAL);
 	expect(!ret == !!sets[side]);
+}
+
+/* Every channel that a side believes in has its rings in the memory, behind the table. */
+static void check_rings(const struct kvmfr_channels *set)
+{
+	for (unsigned int i = 0; set && i < set->slots; i++) {
+		const struct descriptor *d = &set->slot[i].d;
+
+		for (int j = 0; set->slot[i].exists && j < 2; j++)
+			expect(d->page[j] >= DATA && d->page[j] < PAGES &&
+			       d->size[j] && d->size[j] <= (PAGES - d->page[j]) * 4096);
+	}
 }
 
 static void read_some(struct kvmfr_channel *channel, size_t size)
@@ -196,11 +208,31 @@ static uint32_t *word_at(uint8_t where, uint8_t number)
 	return (uint32_t *)(slot + 128 + (where & 1) * 384 + half[where / 2 % 9]);
 }
 
+/* A descriptor of a channel "a" with rings that are, as often as not, outside. */
+static void write_descriptor(const uint8_t *command)
+{
+	static const uint32_t pages[] = { 0, DATA, PAGES - 1, PAGES, PAGES + 1, UINT32_MAX };
+	static const uint32_t sizes[] = { 0, 4096, 8192, 1u << 30, 1u << 31, 4095 };
+	struct format_slot *slot = &memory(HOST)->slot[command[3] % SLOTS];
+
+	for (int i = 0; i < 2; i++) {
+		slot->descriptor.ring[i].page = pages[command[4 + i] % 6];
+		slot->descriptor.ring[i].size = sizes[command[6 + i] % 6];
+	}
+	memcpy(slot->descriptor.name, "a", 2);
+	slot->descriptor.serial += 1 + (command[2] & 1);
+	if (command[2] & 2)
+		slot->half[GUEST].end.state = FORMAT_STATE(1, STATE_ENDED);
+}
+
 static void write_word(const uint8_t *command)
 {
 	uint32_t *word = word_at(command[2], command[3]), value;
 
 	memcpy(&value, command + 4, 4);
+	/* Another descriptor is looked at only with another serial. */
+	if (command[1] & 0x40)
+		memory(HOST)->slot[command[3] % SLOTS].descriptor.serial += 2;
 	switch (command[1] % 4) {
 	case 0:
 		*word = value;
@@ -225,7 +257,10 @@ static void do_command(const uint8_t *command)
 
 	memcpy(&value, command + 4, 4);
 	if (command[0] / 2 % 4 == 3) {
-		write_word(command);
+		if (command[0] & 8)
+			write_descriptor(command);
+		else
+			write_word(command);
 		return;
 	}
 	copy_words(!side, &before);
@@ -235,6 +270,7 @@ static void do_command(const uint8_t *command)
 		call_set(side, what, names[command[2] % 6], value);
 	else
 		call_channel(side, what, command[2], value);
+	check_rings(sets[side]);
 	copy_words(!side, &after);
 	/* Formatting zeroes what is the guest's, and writes nothing else there. */
 	if (memcmp(&before, &after, sizeof(before)))
