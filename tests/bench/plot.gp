@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-# The picture. "plot" puts the data before this: $map, $exits and $create have a
-# line 'ROW "LABEL" VALUE...' for each group of bars, with a VALUE for each of
-# Kernels[], which are strings.
+# How the picture looks. "plot" puts the data before this, a line
+# 'ROW "LABEL" VALUE...' for each group of bars, with a VALUE for each of
+# Kernels[], which are strings; and the panels behind it.
 
 n = |Kernels|
 thick = 0.8 / n
@@ -16,7 +16,7 @@ set ytics nomirror scale 0
 set grid xtics lc rgb "#d0d0d0"
 set border 3 lc rgb "#808080"
 set tics textcolor rgb "black"
-set lmargin at screen 0.27
+set lmargin at screen 0.29
 set rmargin at screen 0.94
 
 # Bar k of a group, from the left edge on, and its value behind it. A panel says
@@ -32,36 +32,4 @@ bars = '[] [-0.6:|@data|-0.4]' . \
 	' with labels left font ",9" notitle,' . \
 	' @data using (left):1:yticlabels(2) with points pt -1 notitle'
 
-set multiplot
-
-data = "$map"
-left = 0.5
-set xrange [left:1000]
-set tmargin at screen 0.91
-set bmargin at screen 0.55
-set label 1 "{/:Bold Instructions to map 32 MiB and touch it again}, hugetlb = 1" \
-	at screen 0.02, 0.94
-set key at screen 0.94, 0.97 right top horizontal
-set arrow 1 from 1, graph 0 to 1, graph 1 nohead dashtype 2 lc rgb "black" front
-plot @bars
-unset arrow 1
-unset key
-
-data = "$exits"
-left = 1
-set xrange [left:30000]
-set tmargin at screen 0.45
-set bmargin at screen 0.305
-set label 1 "{/:Bold Exits of a KVM guest that touches 30 MiB of its RAM}" at screen 0.02, 0.48
-plot @bars
-
-data = "$create"
-left = 100
-set xrange [left:1e8]
-set format x "10^{%L}"
-set tmargin at screen 0.205
-set bmargin at screen 0.055
-set label 1 "{/:Bold Instructions to create and close a DMA-BUF}" at screen 0.02, 0.235
-plot @bars
-
-unset multiplot
+set key at screen 0.94, 0.995 right top horizontal
