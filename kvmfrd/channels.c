@@ -88,8 +88,11 @@ static void look(struct channels *c)
 	}
 	if (ret > 0)
 		sd_event_source_set_enabled(c->again, SD_EVENT_ONESHOT);
-	if (ret < 0)
+	if (ret < 0) {
+		/* Nobody clears the doorbell any more. */
+		sd_event_source_set_enabled(c->woken, SD_EVENT_OFF);
 		c->o.ended(c->o.data, ret);
+	}
 }
 
 static int on_wake(sd_event_source *source, int fd, uint32_t events, void *data)
