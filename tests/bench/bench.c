@@ -789,7 +789,7 @@ ROW(instructions, load, LOADING_RATIO,
 	report_gigabyte(own_time() - load, "kvmfr0");
 }
 
-ROW(instructions, create, LOADING_RATIO, .what = "the same, created later")
+ROW(instructions, create, LOADING_RATIO, .what = "1 GiB device, created later, against the same")
 {
 	uint64_t create;
 

@@ -23,10 +23,11 @@ def plan(count):
     print(f'KTAP version 1\n1..{count}', flush=True)
 
 
-def result(name, kept):
-    """The KTAP line of one or more rows."""
+def result(name, kept, skipped=None):
+    """The KTAP line of one or more rows; skipped: why there are none."""
     KEPT.append(kept)
-    print(f'{"" if kept else "not "}ok {len(KEPT)} {name}', flush=True)
+    print(f'{"" if kept else "not "}ok {len(KEPT)} {name}' +
+          (f' # SKIP {skipped}' if skipped else ''), flush=True)
 
 
 def status():
