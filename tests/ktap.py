@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Tests in Python: functions whose names are the claims, and KTAP of their results."""
 
-import sys
+import contextlib
 import tempfile
 import traceback
 
@@ -21,10 +21,14 @@ def note(text):
     print(f'# {text}', flush=True)
 
 
-def run(words, surround):
-    """Run the tests with one of these words in their names, or all; each gets what
-    surround(directory) gives as a context. The status to exit with."""
-    chosen = [t for t in TESTS if not words or any(word in t.__name__ for word in words)]
+def run_tests(words, tests=None, surround=contextlib.nullcontext):
+    """Run the tests that have one of these words in their names, or all.
+
+    Each gets a directory of its own, or what surround(directory) gives as a context.
+    Returns the status to exit with.
+    """
+    chosen = [t for t in (TESTS if tests is None else tests)
+              if not words or any(word in t.__name__ for word in words)]
     failed = 0
     print(f'KTAP version 1\n1..{len(chosen)}')
     for number, function in enumerate(chosen, 1):
