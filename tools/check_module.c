@@ -212,9 +212,27 @@ static bool key_enrolled(const char *certificate)
 	return enrolled;
 }
 
+/*
+ * Ubuntu's dkms signs with a key that Ubuntu makes and enrols by a command of its
+ * own; elsewhere dkms has one.
+ */
+static const struct signing_key {
+	const char *certificate, *make, *enrol;
+} signing_keys[] = {
+	{ "/var/lib/shim-signed/mok/MOK.der", "update-secureboot-policy --new-key",
+	  "update-secureboot-policy --enroll-key" },
+	{ "/var/lib/dkms/mok.pub", "dkms generate_mok", NULL },
+};
+
+static const struct signing_key *signing_key(void)
+{
+	return &signing_keys[!!access(path("/var/lib/shim-signed"), F_OK)];
+}
+
 void check_signature(struct report *r)
 {
-	const char *certificate = path("/var/lib/dkms/mok.pub");
+	const struct signing_key *key = signing_key();
+	const char *certificate = path("%s", key->certificate);
 	const char *why = secure_boot() ? "Secure Boot is on" :
 					  "this kernel wants signed modules";
 	const char *signer, *source = dkms_source();
@@ -239,8 +257,8 @@ void check_signature(struct report *r)
 	if (!signer) {
 		finding = wrong(r, "%s, but the module is not signed", why);
 		if (source)
-			mend(finding, "dkms generate_mok && dkms unbuild %s -k %s && dkms install %s -k %s",
-			     source, kernel_release(), source,
+			mend(finding, "%s && dkms unbuild %s -k %s && dkms install %s -k %s",
+			     key->make, source, kernel_release(), source,
 			     kernel_release());
 	} else if (access(certificate, R_OK)) {
 		elsewhere(r, "%s; the module is signed by '%s', not with dkms's key, so its key is for you to enrol",
@@ -250,7 +268,7 @@ void check_signature(struct report *r)
 	} else {
 		finding = wrong(r, "%s, but the key that signed the module ('%s') is not enrolled; after the command reboot and confirm it at the blue screen",
 				why, signer);
-		mend(finding, "mokutil --import %s", quoted(certificate));
+		mend(finding, "%s", key->enrol ?: text("mokutil --import %s", quoted(certificate)));
 	}
 }
 
