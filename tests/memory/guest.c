@@ -69,8 +69,9 @@ int main(void)
 		die("fork");
 	if (!child) {
 		prctl(PR_SET_NAME, "kvmfr-child");
+		/* crash fails at times if a CPU is idle. */
 		for (;;)
-			pause();
+			;
 	}
 
 	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
