@@ -407,9 +407,12 @@ int kvmfr_channel_wait(struct kvmfr_channel *channel, unsigned int events, int t
 	unsigned int bits = kvmfr_channel_poll(channel);
 	unsigned int until = events | KVMFR_CHANNEL_ERR;
 
-	if (!(bits & KVMFR_CHANNEL_HUP))
-		until |= KVMFR_CHANNEL_HUP;
+	/* A connection that came and went: writing doesn't wait, it answers -EPIPE. */
+	if (events & KVMFR_CHANNEL_OUT)
+		until |= KVMFR_CHANNEL_END;
 	while (!(bits & until)) {
+		if (!(bits & KVMFR_CHANNEL_HUP))
+			until |= KVMFR_CHANNEL_HUP;
 		int left = timeout < 0 ? -1 : end - now_ms();
 		int n = timeout >= 0 && left <= 0 ? 0 : poll(&wake, 1, left);
 

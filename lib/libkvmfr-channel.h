@@ -335,8 +335,9 @@ KVMFR_API unsigned int kvmfr_channel_poll(struct kvmfr_channel *channel);
 
 /**
  * kvmfr_channel_wait - wait until something can be done
- * @events: KVMFR_CHANNEL_IN, OUT or both; HUP and ERR end the waiting, too,
- *	unless the other end was away from the start
+ * @events: KVMFR_CHANNEL_IN, OUT or both. ERR ends the waiting, too, and HUP
+ *	unless the other end was away all the time. Who waits for OUT is woken by
+ *	END as well, since writing then answers -EPIPE
  * @timeout: milliseconds; -1: as long as it takes
  *
  * Returns KVMFR_CHANNEL_* bits, 0 when the time is over, or -EINTR.

@@ -678,6 +678,18 @@ TEST(writer_waits_until_the_reader_opens_and_nothing_is_lost, .fixture = &apart)
 	child_passes(writer);
 }
 
+TEST(waiting_to_write_ends_with_the_connection, .fixture = &both)
+{
+	struct kvmfr_channel *a, *b;
+
+	connect_one(&a, &b);
+	EXPECT_EQ(1, kvmfr_channel_write(b, "x", 1));
+	kvmfr_channel_close(b);
+	ASSERT_EQ(IN | HUP | END, kvmfr_channel_poll(a));
+	EXPECT_EQ(IN | HUP | END, kvmfr_channel_wait(a, OUT, 0));
+	EXPECT_EQ(-EPIPE, kvmfr_channel_write(a, "x", 1));
+}
+
 static void on_alarm(int sig)
 {
 	(void)sig;
