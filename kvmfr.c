@@ -2175,7 +2175,10 @@ static int kvmfr_static_replace(struct kvmfr_plan *plan)
 	return ret;
 }
 
-/* Makes the devices what @list says: all of it, or nothing is changed. */
+/*
+ * Makes the devices what @list says. When it fails nothing is changed, unless a
+ * new device could not be registered, see kvmfr_static_replace().
+ */
 static int kvmfr_static_set(char *list)
 {
 	struct kvmfr_plan *plan;
