@@ -990,12 +990,14 @@ out:
 }
 
 #ifdef KVMFR_HAS_VMF_INSERT_FOLIO_PMD
+/* Every fault of a huge page takes this long. */
 static bool kvmfr_folio_poisoned(struct folio *folio)
 {
-	unsigned long i;
+	struct page *page = folio_page(folio, 0);
+	struct page *end = page + folio_nr_pages(folio);
 
-	for (i = 0; i < folio_nr_pages(folio); i++)
-		if (PageHWPoison(folio_page(folio, i)))
+	for (; page < end; page++)
+		if (PageHWPoison(page))
 			return true;
 	return false;
 }
