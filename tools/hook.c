@@ -44,11 +44,12 @@ static void prepare(const struct domain *domain, const char *name,
 		     mebibytes(size), name);
 }
 
-static void release(const char *name)
+/* libvirt also calls this after prepare() has refused a device of another size. */
+static void release(const char *name, const char *argument)
 {
 	struct device dev;
 
-	if (device_find(name, &dev))
+	if (device_find(name, &dev) && dev.size == domain_size(argument))
 		device_remove(name);
 }
 
@@ -80,7 +81,7 @@ int cmd_hook(int argc, char **argv)
 		if (*step == 'p')
 			prepare(&domain, name, domain.args[i]);
 		else
-			release(name);
+			release(name, domain.args[i]);
 	}
 	return 0;
 }
