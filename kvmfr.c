@@ -483,7 +483,7 @@ static const struct kvmfr_kind kvmfr_bar_pageless_kind = {
  * huge pages. Since 5.19 most of the tail struct pages of such a folio are one
  * page of the vmemmap, mapped many times ("vmemmap optimization"): what one of
  * them counts, others count as well. So tails must not be mapped one by one, see
- * kvmfr_vma_init().
+ * kvmfr_vma_wants_pfns().
  */
 static int kvmfr_bar_make_pages(struct kvmfr_dev *kdev)
 {

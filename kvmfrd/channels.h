@@ -13,7 +13,6 @@
 #include "kvmfrd.h"
 
 #define CHANNELS_CONFIG	"/etc/kvmfr/channels.conf"
-#define CHANNEL_SIZE	65536	/* of a ring, in bytes */
 #define CHANNELS_DESCRIPTORS 2112	/* that 1023 channels take, and a few */
 
 /* config.c: a section of the configuration file. */

@@ -21,6 +21,7 @@ enum control_what {
 };
 
 #define CONTROL_PEERS	64
+#define CHANNEL_SIZE	65536	/* of a ring that nobody asked another size for, in bytes */
 
 struct control_request {
 	uint32_t what;			/* enum control_what */

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -133,23 +132,12 @@ static void attach(struct guest *guest)
 		fail(guest->device, ret);
 }
 
-static void raise_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= CHANNELS_DESCRIPTORS)
-		return;
-	limit.rlim_cur = limit.rlim_max < CHANNELS_DESCRIPTORS ? limit.rlim_max :
-								 CHANNELS_DESCRIPTORS;
-	setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 int guest_run(const char *device, const char *directory, const char *config)
 {
 	struct guest guest = { .device = device, .event = event_loop() };
 	int ret;
 
-	raise_limit();
+	descriptors_want(CHANNELS_DESCRIPTORS);
 	the_guest = &guest;
 	signal(SIGBUS, on_sigbus);
 	guest.options = (struct channels_options){

@@ -18,6 +18,9 @@ void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* An event loop that ends with SIGTERM and SIGINT; or die(). */
 sd_event *event_loop(void);
 
+/* Raises the limit of descriptors to @want if need be; how many there may be. */
+unsigned long descriptors_want(unsigned long want);
+
 /* memory.c: a new descriptor of the memory, whose size fstat() tells; or die(). */
 int memory_of_device(const char *path);
 int memory_of_size(uint64_t size);

@@ -240,22 +240,28 @@ static void open_memory(struct daemon *d)
 	sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=" MEMORY_NAME, &d->memory, 1);
 }
 
-/* Room for every peer's eventfds, and a few. */
-static void raise_limit(const struct daemon *d)
+unsigned long descriptors_want(unsigned long want)
 {
-	rlim_t want = SERVER_PEERS * (1 + d->vectors) + 64 +
-		      (d->channels.wanted ? CHANNELS_DESCRIPTORS : 0);
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want)
-		return;
+		return want;
 	limit.rlim_cur = limit.rlim_max < want ? limit.rlim_max : want;
 	setrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur < want)
+	return limit.rlim_cur;
+}
+
+/* Room for every peer's eventfds, and a few. */
+static void raise_limit(const struct daemon *d)
+{
+	unsigned long want = SERVER_PEERS * (1 + d->vectors) + 64 +
+			     (d->channels.wanted ? CHANNELS_DESCRIPTORS : 0);
+	unsigned long have = descriptors_want(want);
+
+	if (have < want)
 		complain("%u peers of %u vectors%s take %lu descriptors, the limit (ulimit -n) is %lu: there will be room for fewer",
 			 SERVER_PEERS, d->vectors,
-			 d->channels.wanted ? " and 1000 channels" : "",
-			 (unsigned long)want, (unsigned long)limit.rlim_cur);
+			 d->channels.wanted ? " and 1000 channels" : "", want, have);
 }
 
 /* A place is free again: who waits to be accepted can be. */

@@ -25,7 +25,6 @@
 #include "../lib/libkvmfr-channel.h"
 
 #define MAX_PLACES	64
-#define DEFAULT_SIZE	65536	/* of a ring, as kvmfrd's */
 #define HOST		KVMFR_CHANNEL_HOST
 #define GUEST		KVMFR_CHANNEL_GUEST
 
@@ -390,7 +389,7 @@ static void name_check(const char *name)
 static int channel_create(struct request *r)
 {
 	struct control_request request = {
-		.what = CONTROL_CREATE, .to_guest = DEFAULT_SIZE, .to_host = DEFAULT_SIZE,
+		.what = CONTROL_CREATE, .to_guest = CHANNEL_SIZE, .to_host = CHANNEL_SIZE,
 	};
 	const char *name = r->arguments[0], *size = r->arguments[1];
 	struct control_answer answer;
