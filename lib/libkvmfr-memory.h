@@ -197,14 +197,15 @@ KVMFR_API int kvmfr_memory_data(const struct kvmfr_memory *memory,
 
 #define KVMFR_MEMORY_RESIZED	0x1	/* the map is another one */
 #define KVMFR_MEMORY_RESET	0x2	/* the guest was reset */
+#define KVMFR_MEMORY_GONE	0x4	/* a file is shorter than what is attached of it */
 
 /*
  * Is the guest still the one that was asked about? Compares the map with the one
  * that QEMU has now, and says whether the guest was reset since. 0, or
  * KVMFR_MEMORY_RESIZED and KVMFR_MEMORY_RESET: what was read since the last look
- * can be of both before and after.
+ * can be of both before and after. Or KVMFR_MEMORY_GONE alone.
  *
- * Errors: -EOPNOTSUPP: a map without QMP. Others: see kvmfr_memory_from_qmp();
+ * Errors: -EOPNOTSUPP: a map without QMP, and all files are as long as they were. Others: see kvmfr_memory_from_qmp();
  * -ECONNRESET when QEMU has ended.
  */
 KVMFR_API int kvmfr_memory_check(const struct kvmfr_memory *memory);

@@ -89,6 +89,44 @@ static bool same_range(const struct kvmfr_memory_range *a,
 	       !strcmp(a->block, b->block);
 }
 
+static int file_size(int fd, uint64_t *size)
+{
+	struct stat st;
+	int bytes;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISREG(st.st_mode)) {
+		*size = st.st_size;
+		return 0;
+	}
+	if (!S_ISCHR(st.st_mode))
+		return -ENODEV;
+	/* The ioctl says that it is a kvmfr device; its result is an int. */
+	bytes = ioctl(fd, KVMFR_DMABUF_GETSIZE, 0);
+	if (bytes < 0 && errno == ENOTTY)
+		return -ENODEV;
+	st.st_size = lseek(fd, 0, SEEK_END);
+	if (st.st_size > 0)
+		*size = st.st_size;
+	else if (bytes > 0)
+		*size = bytes;
+	else
+		return -ENODEV;
+	return 0;
+}
+
+/* Is all of the mapping in the file? -ERANGE: no. */
+static int in_file(const struct memory_mapping *mapping)
+{
+	uint64_t size = 0;
+	int err = file_size(mapping->fd, &size);
+
+	if (err)
+		return err;
+	return size < mapping->offset || size - mapping->offset < mapping->size ? -ERANGE : 0;
+}
+
 int kvmfr_memory_check(const struct kvmfr_memory *memory)
 {
 	struct kvmfr_memory_range *ranges;
@@ -96,6 +134,9 @@ int kvmfr_memory_check(const struct kvmfr_memory *memory)
 	size_t count;
 	int err, result = 0;
 
+	for (size_t i = 0; i < memory->n_mappings; i++)
+		if (memory->mappings[i].fd >= 0 && in_file(&memory->mappings[i]))
+			return KVMFR_MEMORY_GONE;
 	if (!memory->qmp)
 		return -EOPNOTSUPP;
 	err = ask_ranges(memory->qmp, &ranges, &count);
@@ -182,33 +223,6 @@ enum kvmfr_memory_way kvmfr_memory_way(const struct kvmfr_memory *memory,
 	return mapping ? mapping->way : KVMFR_MEMORY_NONE;
 }
 
-static int file_size(int fd, uint64_t *size)
-{
-	struct stat st;
-	int bytes;
-
-	if (fstat(fd, &st))
-		return -errno;
-	if (S_ISREG(st.st_mode)) {
-		*size = st.st_size;
-		return 0;
-	}
-	if (!S_ISCHR(st.st_mode))
-		return -ENODEV;
-	/* The ioctl says that it is a kvmfr device; its result is an int. */
-	bytes = ioctl(fd, KVMFR_DMABUF_GETSIZE, 0);
-	if (bytes < 0 && errno == ENOTTY)
-		return -ENODEV;
-	st.st_size = lseek(fd, 0, SEEK_END);
-	if (st.st_size > 0)
-		*size = st.st_size;
-	else if (bytes > 0)
-		*size = bytes;
-	else
-		return -ENODEV;
-	return 0;
-}
-
 int memory_mapping_add(struct kvmfr_memory *memory,
 		       const struct memory_mapping *mapping)
 {
@@ -227,14 +241,10 @@ int memory_mapping_add(struct kvmfr_memory *memory,
 int memory_mapping_map(struct memory_mapping *mapping)
 {
 	int protection = mapping->write ? PROT_READ | PROT_WRITE : PROT_READ;
-	uint64_t size = 0;
-	int err;
+	int err = in_file(mapping);
 
-	err = file_size(mapping->fd, &size);
 	if (err)
 		return err;
-	if (size < mapping->offset || size - mapping->offset < mapping->size)
-		return -ERANGE;
 	mapping->data = mmap(NULL, mapping->size, protection, MAP_SHARED, mapping->fd,
 			     mapping->offset);
 	return mapping->data == MAP_FAILED ? -errno : 0;

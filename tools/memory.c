@@ -368,6 +368,8 @@ static void finish(const struct request *r, const char *action)
 
 	if (result == -EOPNOTSUPP || !result)
 		return;
+	if (result == KVMFR_MEMORY_GONE)
+		fail(MEMORY_GONE);
 	if (result == -ECONNRESET)
 		fail("QEMU ended during the %s", action);
 	if (result < 0)
