@@ -17,7 +17,7 @@ static uint32_t piece(uint32_t size, uint32_t available, size_t wanted)
 	return wanted < n ? wanted : n;
 }
 
-int64_t ring_room(const struct ring_writer *writer)
+int64_t kvmfr__ring_room(const struct ring_writer *writer)
 {
 	/* Acquire: the reader is done with what it has freed. */
 	uint32_t used = writer->head - format_load_acquire(&writer->theirs->tail);
@@ -25,10 +25,10 @@ int64_t ring_room(const struct ring_writer *writer)
 	return used > writer->size ? -EPROTO : (int64_t)(writer->size - used);
 }
 
-ssize_t ring_write(struct ring_writer *writer, const void *data, size_t size, bool *ring)
+ssize_t kvmfr__ring_write(struct ring_writer *writer, const void *data, size_t size, bool *ring)
 {
 	uint32_t old = writer->head, offset = old & (writer->size - 1);
-	int64_t room = ring_room(writer);
+	int64_t room = kvmfr__ring_room(writer);
 	uint32_t n, first;
 
 	if (room <= 0)
@@ -50,15 +50,15 @@ ssize_t ring_write(struct ring_writer *writer, const void *data, size_t size, bo
 	return n;
 }
 
-int64_t ring_await_room(struct ring_writer *writer)
+int64_t kvmfr__ring_await_room(struct ring_writer *writer)
 {
 	format_store(&writer->mine->wake, writer->head - writer->size / 2 - 1);
 	format_fence();
-	return ring_room(writer);
+	return kvmfr__ring_room(writer);
 }
 
-ssize_t ring_read(struct ring_reader *reader, void *data, size_t size, uint32_t limit,
-		  bool *ring)
+ssize_t kvmfr__ring_read(struct ring_reader *reader, void *data, size_t size, uint32_t limit,
+			 bool *ring)
 {
 	uint32_t old = reader->tail, offset = old & (reader->size - 1);
 	uint32_t available = limit - old, n, first;
@@ -81,20 +81,20 @@ ssize_t ring_read(struct ring_reader *reader, void *data, size_t size, uint32_t 
 	return n;
 }
 
-uint32_t ring_head(const struct ring_reader *reader)
+uint32_t kvmfr__ring_head(const struct ring_reader *reader)
 {
 	/* Acquire: the bytes are read after the head that says they are there. */
 	return format_load_acquire(&reader->theirs->head);
 }
 
-uint32_t ring_await_data(struct ring_reader *reader)
+uint32_t kvmfr__ring_await_data(struct ring_reader *reader)
 {
 	format_store(&reader->mine->wake, reader->tail);
 	format_fence();
-	return ring_head(reader);
+	return kvmfr__ring_head(reader);
 }
 
-void ring_skip(struct ring_reader *reader, uint32_t tail)
+void kvmfr__ring_skip(struct ring_reader *reader, uint32_t tail)
 {
 	reader->tail = tail;
 	format_store_release(&reader->mine->tail, tail);

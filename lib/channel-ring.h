@@ -29,38 +29,38 @@ struct ring_reader {
 };
 
 /* Bytes that can be written, or -EPROTO if the reader's tail makes no sense. */
-int64_t ring_room(const struct ring_writer *writer);
+int64_t kvmfr__ring_room(const struct ring_writer *writer);
 
 /*
  * Writes one piece of at most a quarter of the ring, and publishes it. Returns
  * the bytes written, 0 if the ring is full, or -EPROTO. *@ring is set if the
  * reader wants to be rung now, and left alone if not.
  */
-ssize_t ring_write(struct ring_writer *writer, const void *data, size_t size, bool *ring);
+ssize_t kvmfr__ring_write(struct ring_writer *writer, const void *data, size_t size, bool *ring);
 
 /*
  * Asks to be rung when half of the ring is free, and only then looks again: as
- * ring_room(). Sleep only if it returned 0.
+ * kvmfr__ring_room(). Sleep only if it returned 0.
  */
-int64_t ring_await_room(struct ring_writer *writer);
+int64_t kvmfr__ring_await_room(struct ring_writer *writer);
 
 /*
  * Reads one piece of at most a quarter of the ring, of what is before index
- * @limit. Returns as ring_write() does; *@ring: the writer wants to be rung.
+ * @limit. Returns as kvmfr__ring_write() does; *@ring: the writer wants to be rung.
  */
-ssize_t ring_read(struct ring_reader *reader, void *data, size_t size, uint32_t limit,
-		  bool *ring);
+ssize_t kvmfr__ring_read(struct ring_reader *reader, void *data, size_t size, uint32_t limit,
+			 bool *ring);
 
-/* The writer's head: the limit for ring_read() while the writer goes on. */
-uint32_t ring_head(const struct ring_reader *reader);
+/* The writer's head: the limit for kvmfr__ring_read() while the writer goes on. */
+uint32_t kvmfr__ring_head(const struct ring_reader *reader);
 
 /*
  * Asks to be rung when there is more than has been read, and only then looks
- * again: as ring_head(). Sleep only if it is where the tail is.
+ * again: as kvmfr__ring_head(). Sleep only if it is where the tail is.
  */
-uint32_t ring_await_data(struct ring_reader *reader);
+uint32_t kvmfr__ring_await_data(struct ring_reader *reader);
 
 /* Starts to read at @tail, whatever was there before. */
-void ring_skip(struct ring_reader *reader, uint32_t tail);
+void kvmfr__ring_skip(struct ring_reader *reader, uint32_t tail);
 
 #endif

@@ -50,25 +50,25 @@ struct kvmfr_channels {
 };
 
 /* Tell the other side that there is something new in a slot, or in the table (-1). */
-void channels_signal(struct kvmfr_channels *set, int slot);
+void kvmfr__channels_signal(struct kvmfr_channels *set, int slot);
 
 /*
  * Look at the doorbell, and at the signal words if it was rung. Returns a
  * negative errno if the doorbell is no more.
  */
-int channels_look(struct kvmfr_channels *set);
+int kvmfr__channels_look(struct kvmfr_channels *set);
 
 /* The guest's copy of a slot becomes what the table says. */
-void channels_refresh(struct kvmfr_channels *set, struct slot *slot);
+void kvmfr__channels_refresh(struct kvmfr_channels *set, struct slot *slot);
 
 /* An open end's channel was removed. */
-void channel_gone(struct kvmfr_channel *channel);
+void kvmfr__channel_gone(struct kvmfr_channel *channel);
 
 /* The state word of the other side's end. */
-uint32_t channels_other_state(struct kvmfr_channels *set, struct format_end *end);
+uint32_t kvmfr__channels_other_state(struct kvmfr_channels *set, struct format_end *end);
 
-struct format_slot *channels_slot(struct kvmfr_channels *set, const struct slot *slot);
+struct format_slot *kvmfr__channels_slot(struct kvmfr_channels *set, const struct slot *slot);
 
-bool channel_name_is_valid(const char *name);
+bool kvmfr__channel_name_is_valid(const char *name);
 
 #endif

@@ -48,7 +48,7 @@ struct other {
 
 static struct other other_end(struct kvmfr_channel *channel)
 {
-	uint32_t word = channels_other_state(channel->set, &channel->theirs->end);
+	uint32_t word = kvmfr__channels_other_state(channel->set, &channel->theirs->end);
 
 	return (struct other){ word >> FORMAT_STATE_BITS, word & STATE_MASK };
 }
@@ -57,12 +57,12 @@ static void publish(struct kvmfr_channel *channel, enum format_state state)
 {
 	/* Release: what the state says of this end's other words is there before. */
 	format_store_release(&channel->mine->end.state, FORMAT_STATE(channel->epoch, state));
-	channels_signal(channel->set, channel->slot - channel->set->slot);
+	kvmfr__channels_signal(channel->set, channel->slot - channel->set->slot);
 }
 
 static void ring(struct kvmfr_channel *channel)
 {
-	channels_signal(channel->set, channel->slot - channel->set->slot);
+	kvmfr__channels_signal(channel->set, channel->slot - channel->set->slot);
 }
 
 /* Without an ack nobody takes the connection over, see inherit(). */
@@ -84,7 +84,7 @@ static int fail(struct kvmfr_channel *channel, int error)
 	return channel->error;
 }
 
-void channel_gone(struct kvmfr_channel *channel)
+void kvmfr__channel_gone(struct kvmfr_channel *channel)
 {
 	fail(channel, -ENODEV);
 }
@@ -124,7 +124,7 @@ static bool accept_other(struct kvmfr_channel *channel, uint32_t epoch)
 	if (!other_start(channel, epoch, &start))
 		return false;
 	channel->accepted = epoch;
-	ring_skip(&channel->reader, start);
+	kvmfr__ring_skip(&channel->reader, start);
 	format_store(&channel->mine->reader.wake, start);
 	format_store_release(&channel->mine->end.ack, epoch);
 	ring(channel);
@@ -177,7 +177,7 @@ static uint32_t limit(struct kvmfr_channel *channel, bool *final)
 	if (other.epoch == channel->accepted) {
 		*final = is_over(channel, other) || other.state == STATE_FINISHED ||
 			 (channel->phase == ENDED && other.state == STATE_OPEN);
-		return ring_head(&channel->reader);
+		return kvmfr__ring_head(&channel->reader);
 	}
 	*final = other_start(channel, other.epoch, &start);
 	return *final ? start : channel->reader.tail;
@@ -191,7 +191,7 @@ static int update(struct kvmfr_channel *channel)
 
 	if (channel->set->error)
 		return channel->error = -ENODEV;
-	channels_refresh(channel->set, channel->slot);
+	kvmfr__channels_refresh(channel->set, channel->slot);
 	if (channel->error)
 		return channel->error;
 	other = other_end(channel);
@@ -222,7 +222,8 @@ static ssize_t read_some(struct kvmfr_channel *channel, uint8_t *data, size_t si
 
 	while (done < size) {
 		bool wake = false;
-		ssize_t n = ring_read(&channel->reader, data + done, size - done, until, &wake);
+		ssize_t n = kvmfr__ring_read(&channel->reader, data + done, size - done, until,
+					     &wake);
 
 		if (n < 0)
 			return fail(channel, n);
@@ -269,7 +270,7 @@ ssize_t kvmfr_channel_read(struct kvmfr_channel *channel, void *data, size_t siz
 
 		if (n != -EAGAIN)
 			return n;
-		if (ring_await_data(&channel->reader) != channel->reader.tail)
+		if (kvmfr__ring_await_data(&channel->reader) != channel->reader.tail)
 			n = read_now(channel, data, size);
 		if (n != -EAGAIN || channel->nonblock)
 			return n;
@@ -287,12 +288,12 @@ static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, si
 
 	while (done < size) {
 		bool wake = false;
-		ssize_t n = ring_write(&channel->writer, data + done, size - done, &wake);
+		ssize_t n = kvmfr__ring_write(&channel->writer, data + done, size - done, &wake);
 
 		if (n < 0)
 			return fail(channel, n);
 		/* Only once: a tail that goes to and fro must not keep this here. */
-		if (!n && (full || ring_await_room(&channel->writer) <= 0))
+		if (!n && (full || kvmfr__ring_await_room(&channel->writer) <= 0))
 			break;
 		full = !n;
 		done += n;
@@ -359,7 +360,7 @@ static unsigned int poll_in(struct kvmfr_channel *channel)
 	uint32_t until = limit(channel, &final);
 
 	if (until == channel->reader.tail && !final)
-		until = ring_await_data(&channel->reader);
+		until = kvmfr__ring_await_data(&channel->reader);
 	if (until != channel->reader.tail)
 		return KVMFR_CHANNEL_IN;
 	return final ? KVMFR_CHANNEL_IN | KVMFR_CHANNEL_EOF : 0;
@@ -371,9 +372,9 @@ static unsigned int poll_out(struct kvmfr_channel *channel)
 
 	if (channel->finished || !is_listening(channel, other_end(channel)))
 		return 0;
-	room = ring_room(&channel->writer);
+	room = kvmfr__ring_room(&channel->writer);
 	if (!room)
-		room = ring_await_room(&channel->writer);
+		room = kvmfr__ring_await_room(&channel->writer);
 	return room ? KVMFR_CHANNEL_OUT : 0;
 }
 
@@ -420,7 +421,7 @@ int kvmfr_channel_wait(struct kvmfr_channel *channel, unsigned int events, int t
 			return -errno;
 		if (!n)
 			return 0;
-		channels_look(channel->set);
+		kvmfr__channels_look(channel->set);
 		bits = kvmfr_channel_poll(channel);
 	}
 	return bits;
@@ -440,7 +441,7 @@ static void inherit(struct kvmfr_channel *channel)
 
 static struct kvmfr_channel *channel_new(struct kvmfr_channels *set, struct slot *slot)
 {
-	struct format_slot *memory = channels_slot(set, slot);
+	struct format_slot *memory = kvmfr__channels_slot(set, slot);
 	struct format_half *mine = &memory->half[set->mine], *theirs = &memory->half[set->other];
 	struct kvmfr_channel *channel = calloc(1, sizeof(*channel));
 	uint8_t *base = set->backing.memory;
@@ -475,7 +476,7 @@ static struct slot *slot_by_name(struct kvmfr_channels *set, const char *name)
 	for (uint32_t i = 0; i < set->slots; i++) {
 		struct slot *slot = &set->slot[i];
 
-		channels_refresh(set, slot);
+		kvmfr__channels_refresh(set, slot);
 		if (slot->exists && !strcmp(slot->d.name, name))
 			return slot;
 	}
@@ -493,7 +494,7 @@ int kvmfr_channel_open(struct kvmfr_channels *set, const char *name, unsigned in
 		return -EPERM;
 	if (set->error)
 		return -ENODEV;
-	if (!channel_name_is_valid(name) || (flags & ~KVMFR_CHANNEL_NONBLOCK))
+	if (!kvmfr__channel_name_is_valid(name) || (flags & ~KVMFR_CHANNEL_NONBLOCK))
 		return -EINVAL;
 	slot = slot_by_name(set, name);
 	if (!slot)
@@ -512,7 +513,7 @@ int kvmfr_channel_open(struct kvmfr_channels *set, const char *name, unsigned in
 	slot->left_open = false;
 
 	/* Was it removed meanwhile? The fence is that of the signal. */
-	channels_refresh(set, slot);
+	kvmfr__channels_refresh(set, slot);
 	if (channel->error) {
 		kvmfr_channel_close(channel);
 		return -ENOENT;

@@ -112,7 +112,7 @@ static int format(const struct kvmfr_channels_backing *backing)
 
 /* --- telling the other side, and being told -------------------------------- */
 
-void channels_signal(struct kvmfr_channels *set, int slot)
+void kvmfr__channels_signal(struct kvmfr_channels *set, int slot)
 {
 	const struct format_side *other = &set->memory->side[set->other];
 	uint32_t *word = &set->memory->signal[set->mine][slot + 1];
@@ -123,7 +123,7 @@ void channels_signal(struct kvmfr_channels *set, int slot)
 		set->backing.ring(set->backing.opaque, format_load(&other->peer) & 0xffff, 0);
 }
 
-uint32_t channels_other_state(struct kvmfr_channels *set, struct format_end *end)
+uint32_t kvmfr__channels_other_state(struct kvmfr_channels *set, struct format_end *end)
 {
 	uint32_t word = format_load_acquire(&end->state);
 
@@ -164,7 +164,7 @@ static void look_at_signals(struct kvmfr_channels *set)
 	}
 }
 
-int channels_look(struct kvmfr_channels *set)
+int kvmfr__channels_look(struct kvmfr_channels *set)
 {
 	int ret = set->error;
 
@@ -214,12 +214,12 @@ int kvmfr_channels_fd(const struct kvmfr_channels *set)
 
 /* --- the table ------------------------------------------------------------- */
 
-struct format_slot *channels_slot(struct kvmfr_channels *set, const struct slot *slot)
+struct format_slot *kvmfr__channels_slot(struct kvmfr_channels *set, const struct slot *slot)
 {
 	return &set->memory->slot[slot - set->slot];
 }
 
-bool channel_name_is_valid(const char *name)
+bool kvmfr__channel_name_is_valid(const char *name)
 {
 	size_t length = strnlen(name, FORMAT_NAME_SIZE);
 
@@ -258,7 +258,7 @@ static bool descriptor_read(const struct kvmfr_channels *set, uint32_t slot,
 	memcpy(copy->name, d->name, FORMAT_NAME_SIZE);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	valid = (copy->serial & 1) && format_load(&d->serial) == copy->serial &&
-		channel_name_is_valid(copy->name);
+		kvmfr__channel_name_is_valid(copy->name);
 	if (!ring_is_valid(set, copy->page[0], copy->size[0]) ||
 	    !ring_is_valid(set, copy->page[1], copy->size[1])) {
 		/* space_find() trusts what is in a copy */
@@ -287,15 +287,15 @@ static void slot_clear(struct slot *slot)
 	slot->exists = false;
 	slot->left_open = false;
 	if (slot->open)
-		channel_gone(slot->open);
+		kvmfr__channel_gone(slot->open);
 }
 
-void channels_refresh(struct kvmfr_channels *set, struct slot *slot)
+void kvmfr__channels_refresh(struct kvmfr_channels *set, struct slot *slot)
 {
 	struct descriptor copy;
 
 	if ((set->mine == HOST && !set->observe) ||
-	    format_load(&channels_slot(set, slot)->descriptor.serial) == slot->d.serial)
+	    format_load(&kvmfr__channels_slot(set, slot)->descriptor.serial) == slot->d.serial)
 		return;
 	if (slot->exists)
 		slot_clear(slot);
@@ -324,20 +324,20 @@ static void table_adopt(struct kvmfr_channels *set)
 static void table_refresh(struct kvmfr_channels *set)
 {
 	for (uint32_t i = 0; i < set->slots; i++)
-		channels_refresh(set, &set->slot[i]);
+		kvmfr__channels_refresh(set, &set->slot[i]);
 }
 
 /* Whether anybody may still use the rings of a slot. */
 static bool slot_is_used(struct kvmfr_channels *set, const struct slot *slot)
 {
-	struct format_half *guest = &channels_slot(set, slot)->half[GUEST];
+	struct format_half *guest = &kvmfr__channels_slot(set, slot)->half[GUEST];
 	uint32_t state;
 
 	if (slot->exists)
 		return true;
 	if (!(format_load(&set->memory->side[GUEST].session) & 1))
 		return false;
-	state = channels_other_state(set, &guest->end) % (1 << FORMAT_STATE_BITS);
+	state = kvmfr__channels_other_state(set, &guest->end) % (1 << FORMAT_STATE_BITS);
 	return slot->d.size[0] && state != STATE_CLOSED;
 }
 
@@ -407,7 +407,7 @@ static uint32_t ring_size(size_t bytes)
 
 static void descriptor_write(struct kvmfr_channels *set, struct slot *slot)
 {
-	struct format_descriptor *d = &channels_slot(set, slot)->descriptor;
+	struct format_descriptor *d = &kvmfr__channels_slot(set, slot)->descriptor;
 
 	for (int i = 0; i < 2; i++) {
 		format_store(&d->ring[i].page, slot->d.page[i]);
@@ -416,7 +416,7 @@ static void descriptor_write(struct kvmfr_channels *set, struct slot *slot)
 	memcpy(d->name, slot->d.name, FORMAT_NAME_SIZE);
 	/* Release: the rest is there before the serial is odd. */
 	format_store_release(&d->serial, slot->d.serial);
-	channels_signal(set, slot - set->slot);
+	kvmfr__channels_signal(set, slot - set->slot);
 }
 
 int kvmfr_channel_create(struct kvmfr_channels *set, const char *name, size_t to_guest,
@@ -430,7 +430,7 @@ int kvmfr_channel_create(struct kvmfr_channels *set, const char *name, size_t to
 		return -EPERM;
 	if (set->error)
 		return -ENODEV;
-	if (!channel_name_is_valid(name) || !size[0] || !size[1])
+	if (!kvmfr__channel_name_is_valid(name) || !size[0] || !size[1])
 		return -EINVAL;
 	if (slot_find(set, name))
 		return -EEXIST;
@@ -461,18 +461,18 @@ int kvmfr_channel_remove(struct kvmfr_channels *set, const char *name)
 		return -EPERM;
 	if (set->error)
 		return -ENODEV;
-	if (!channel_name_is_valid(name))
+	if (!kvmfr__channel_name_is_valid(name))
 		return -EINVAL;
 	slot = slot_find(set, name);
 	if (!slot)
 		return -ENOENT;
-	memory = channels_slot(set, slot);
+	memory = kvmfr__channels_slot(set, slot);
 	slot->d.serial++;
 	format_store_release(&memory->descriptor.serial, slot->d.serial);
 	/* Either the guest sees this after it opened, or slot_is_used() sees its end. */
 	format_fence();
 	slot_clear(slot);
-	channels_signal(set, slot - set->slot);
+	kvmfr__channels_signal(set, slot - set->slot);
 	return 0;
 }
 
@@ -481,7 +481,7 @@ int kvmfr_channel_remove(struct kvmfr_channels *set, const char *name)
 static enum kvmfr_channel_state end_state(struct kvmfr_channels *set, int side,
 					  struct format_end *end)
 {
-	uint32_t word = side == set->other ? channels_other_state(set, end) :
+	uint32_t word = side == set->other ? kvmfr__channels_other_state(set, end) :
 					     format_load(&end->state);
 
 	if (!(format_load(&set->memory->side[side].session) & 1) ||
@@ -502,7 +502,7 @@ static enum kvmfr_channel_state end_state(struct kvmfr_channels *set, int side,
 static void info_fill(struct kvmfr_channels *set, struct slot *slot,
 		      struct kvmfr_channel_info *info)
 {
-	struct format_slot *memory = channels_slot(set, slot);
+	struct format_slot *memory = kvmfr__channels_slot(set, slot);
 
 	*info = (struct kvmfr_channel_info){ 0 };
 	memcpy(info->name, slot->d.name, sizeof(info->name));
@@ -544,12 +544,12 @@ static bool slot_event(struct kvmfr_channels *set, struct slot *slot,
 		       struct kvmfr_channel_event *event)
 {
 	if (slot->look)
-		channels_refresh(set, slot);
+		kvmfr__channels_refresh(set, slot);
 	*event = (struct kvmfr_channel_event){ .channel = slot->open };
 	memcpy(event->name, slot->removed ? slot->removed_name : slot->d.name,
 	       sizeof(event->name));
 	event->other = end_state(set, set->other,
-				 &channels_slot(set, slot)->half[set->other].end);
+				 &kvmfr__channels_slot(set, slot)->half[set->other].end);
 	if (slot->removed) {
 		event->what = KVMFR_CHANNEL_REMOVED;
 		slot->removed = false;
@@ -567,7 +567,7 @@ static bool slot_event(struct kvmfr_channels *set, struct slot *slot,
 
 int kvmfr_channels_event(struct kvmfr_channels *set, struct kvmfr_channel_event *event)
 {
-	int ret = channels_look(set);
+	int ret = kvmfr__channels_look(set);
 
 	if (ret < 0)
 		return ret;
@@ -653,7 +653,7 @@ static void side_begin(struct kvmfr_channels *set)
 	format_store(&side->peer, set->backing.id);
 	format_store(&side->vectors, 1);
 	format_store_release(&side->session, set->session);
-	channels_signal(set, -1);
+	kvmfr__channels_signal(set, -1);
 }
 
 static struct kvmfr_channels *set_new(const struct kvmfr_channels_backing *backing, int side,
@@ -766,7 +766,7 @@ void kvmfr_channels_detach(struct kvmfr_channels *set)
 		kvmfr_channel_close(set->slot[i].open);
 	if (!set->observe && !set->error) {
 		format_store_release(&set->memory->side[set->mine].session, set->session + 1);
-		channels_signal(set, -1);
+		kvmfr__channels_signal(set, -1);
 	}
 	side_unlock(set);
 	free(set);

@@ -16,14 +16,14 @@
 #define MAX_NOTES	(16u << 20)
 #define DUMP_BYTES	4096u
 
-int memory_new(struct kvmfr_memory_range *ranges, size_t count,
-	       struct kvmfr_memory **memory)
+int kvmfr__memory_new(struct kvmfr_memory_range *ranges, size_t count,
+		      struct kvmfr_memory **memory)
 {
 	struct kvmfr_memory *m = calloc(1, sizeof(*m));
 
 	*memory = m;
 	if (!m) {
-		memory_ranges_free(ranges, count);
+		kvmfr__memory_ranges_free(ranges, count);
 		return -ENOMEM;
 	}
 	m->ranges = ranges;
@@ -40,8 +40,8 @@ int kvmfr_memory_from_text(const char *text, struct kvmfr_memory **memory)
 	int err;
 
 	*memory = NULL;
-	err = memory_parse(text, &ranges, &count);
-	return err ?: memory_new(ranges, count, memory);
+	err = kvmfr__memory_parse(text, &ranges, &count);
+	return err ?: kvmfr__memory_new(ranges, count, memory);
 }
 
 /* The map as QEMU has it now. */
@@ -51,10 +51,10 @@ static int ask_ranges(struct memory_qmp *qmp, struct kvmfr_memory_range **ranges
 	char *text;
 	int err;
 
-	err = memory_qmp_monitor(qmp, "info mtree -f", &text);
+	err = kvmfr__memory_qmp_monitor(qmp, "info mtree -f", &text);
 	if (err)
 		return err;
-	err = memory_parse(text, ranges, count);
+	err = kvmfr__memory_parse(text, ranges, count);
 	free(text);
 	return err;
 }
@@ -67,14 +67,14 @@ int kvmfr_memory_from_qmp(const char *socket, struct kvmfr_memory **memory)
 	int err;
 
 	*memory = NULL;
-	err = memory_qmp_open(socket, &qmp);
+	err = kvmfr__memory_qmp_open(socket, &qmp);
 	if (err)
 		return err;
 	err = ask_ranges(qmp, &ranges, &count);
 	if (!err)
-		err = memory_new(ranges, count, memory);
+		err = kvmfr__memory_new(ranges, count, memory);
 	if (err) {
-		memory_qmp_close(qmp);
+		kvmfr__memory_qmp_close(qmp);
 		return err;
 	}
 	(*memory)->qmp = qmp;
@@ -147,9 +147,9 @@ int kvmfr_memory_check(const struct kvmfr_memory *memory)
 	for (size_t i = 0; i < count && !result; i++)
 		if (!same_range(&ranges[i], &memory->ranges[i]))
 			result |= KVMFR_MEMORY_RESIZED;
-	memory_ranges_free(ranges, count);
+	kvmfr__memory_ranges_free(ranges, count);
 
-	events = memory_qmp_events(memory->qmp);
+	events = kvmfr__memory_qmp_events(memory->qmp);
 	if (events & MEMORY_EVENT_RESET)
 		result |= KVMFR_MEMORY_RESET;
 	if (events & MEMORY_EVENT_RESIZED)
@@ -170,9 +170,9 @@ void kvmfr_memory_close(struct kvmfr_memory *memory)
 		close(mapping->fd);
 	}
 	free(memory->mappings);
-	memory_process_close(&memory->process);
-	memory_qmp_close(memory->qmp);
-	memory_ranges_free(memory->ranges, memory->n_ranges);
+	kvmfr__memory_process_close(&memory->process);
+	kvmfr__memory_qmp_close(memory->qmp);
+	kvmfr__memory_ranges_free(memory->ranges, memory->n_ranges);
 	free(memory);
 }
 
@@ -183,8 +183,8 @@ size_t kvmfr_memory_ranges(const struct kvmfr_memory *memory,
 	return memory->n_ranges;
 }
 
-const struct memory_mapping *memory_mapping_find(const struct kvmfr_memory *memory,
-						 const char *block)
+const struct memory_mapping *kvmfr__memory_mapping_find(const struct kvmfr_memory *memory,
+							const char *block)
 {
 	for (size_t i = 0; i < memory->n_mappings; i++)
 		if (!strcmp(memory->mappings[i].block, block))
@@ -192,8 +192,8 @@ const struct memory_mapping *memory_mapping_find(const struct kvmfr_memory *memo
 	return NULL;
 }
 
-const char *memory_block(const struct kvmfr_memory *memory, const char *block,
-			 uint64_t *size)
+const char *kvmfr__memory_block(const struct kvmfr_memory *memory, const char *block,
+				uint64_t *size)
 {
 	const char *found = NULL;
 
@@ -218,13 +218,13 @@ enum kvmfr_memory_way kvmfr_memory_way(const struct kvmfr_memory *memory,
 	const struct memory_mapping *mapping;
 	uint64_t size;
 
-	block = memory_block(memory, block, &size);
-	mapping = block ? memory_mapping_find(memory, block) : NULL;
+	block = kvmfr__memory_block(memory, block, &size);
+	mapping = block ? kvmfr__memory_mapping_find(memory, block) : NULL;
 	return mapping ? mapping->way : KVMFR_MEMORY_NONE;
 }
 
-int memory_mapping_add(struct kvmfr_memory *memory,
-		       const struct memory_mapping *mapping)
+int kvmfr__memory_mapping_add(struct kvmfr_memory *memory,
+			      const struct memory_mapping *mapping)
 {
 	size_t n = memory->n_mappings;
 	struct memory_mapping *more;
@@ -238,7 +238,7 @@ int memory_mapping_add(struct kvmfr_memory *memory,
 	return 0;
 }
 
-int memory_mapping_map(struct memory_mapping *mapping)
+int kvmfr__memory_mapping_map(struct memory_mapping *mapping)
 {
 	int protection = mapping->write ? PROT_READ | PROT_WRITE : PROT_READ;
 	int err = in_file(mapping);
@@ -259,19 +259,19 @@ int kvmfr_memory_attach(struct kvmfr_memory *memory, const char *block,
 	if (flags & ~KVMFR_MEMORY_WRITE)
 		return -EINVAL;
 	mapping.write = flags & KVMFR_MEMORY_WRITE;
-	mapping.block = memory_block(memory, block, &mapping.size);
+	mapping.block = kvmfr__memory_block(memory, block, &mapping.size);
 	if (!mapping.block)
 		return -ENOENT;
-	if (memory_mapping_find(memory, mapping.block))
+	if (kvmfr__memory_mapping_find(memory, mapping.block))
 		return -EEXIST;
 
 	mapping.fd = open(path, (mapping.write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
 	if (mapping.fd < 0)
 		return -errno;
-	err = memory_mapping_map(&mapping);
+	err = kvmfr__memory_mapping_map(&mapping);
 	if (err)
 		goto err_close;
-	err = memory_mapping_add(memory, &mapping);
+	err = kvmfr__memory_mapping_add(memory, &mapping);
 	if (err)
 		goto err_unmap;
 	return 0;
@@ -317,7 +317,7 @@ static int find(const struct kvmfr_memory *memory, uint64_t address,
 
 	if (err)
 		return err;
-	*mapping = memory_mapping_find(memory, range->block);
+	*mapping = kvmfr__memory_mapping_find(memory, range->block);
 	return *mapping ? 0 : -ENXIO;
 }
 
@@ -359,8 +359,8 @@ static int copy_part(const struct kvmfr_memory *memory, uint64_t address, char *
 		return 0;
 	skip += range.offset;
 	if (mapping->way == KVMFR_MEMORY_COPIED)
-		return memory_process_copy(&memory->process, mapping->there + skip, here,
-					   *size, write);
+		return kvmfr__memory_process_copy(&memory->process, mapping->there + skip, here,
+						  *size, write);
 	if (write)
 		memcpy(mapping->data + skip, here, *size);
 	else
@@ -438,8 +438,8 @@ static int data_in_process(const struct kvmfr_memory *memory,
 		*size = end - *begin;
 		return 1;
 	}
-	result = memory_process_touched(&memory->process, &there, mapping->there + end,
-					size);
+	result = kvmfr__memory_process_touched(&memory->process, &there, mapping->there + end,
+					       size);
 	*begin = there - mapping->there;
 	return result;
 }
@@ -456,7 +456,7 @@ int kvmfr_memory_data(const struct kvmfr_memory *memory, uint64_t *address,
 		uint64_t begin = range->offset + skip, end = range->offset + range->size;
 		int result;
 
-		mapping = memory_mapping_find(memory, range->block);
+		mapping = kvmfr__memory_mapping_find(memory, range->block);
 		if (!mapping || skip >= range->size)
 			continue;
 		result = mapping->way == KVMFR_MEMORY_COPIED ?
@@ -511,8 +511,8 @@ int kvmfr_memory_notes(const struct kvmfr_memory *memory, void **notes, size_t *
 	if (fd < 0)
 		return -errno;
 	/* The least that QEMU dumps, for what it writes before the memory. */
-	err = memory_qmp_dump(memory->qmp, fd, first->address,
-			      first->size < DUMP_BYTES ? first->size : DUMP_BYTES);
+	err = kvmfr__memory_qmp_dump(memory->qmp, fd, first->address,
+				     first->size < DUMP_BYTES ? first->size : DUMP_BYTES);
 	if (!err)
 		err = read_notes(fd, notes, size, machine);
 	close(fd);

@@ -44,66 +44,66 @@ struct kvmfr_memory {
 /* memory.c */
 
 /* Takes over the ranges. Errors: -ENOMEM, and then they are freed. */
-int memory_new(struct kvmfr_memory_range *ranges, size_t count,
-	       struct kvmfr_memory **memory);
-const struct memory_mapping *memory_mapping_find(const struct kvmfr_memory *memory,
-						 const char *block);
+int kvmfr__memory_new(struct kvmfr_memory_range *ranges, size_t count,
+		      struct kvmfr_memory **memory);
+const struct memory_mapping *kvmfr__memory_mapping_find(const struct kvmfr_memory *memory,
+							const char *block);
 /*
  * The block's name as the ranges have it, and how much of it they reach. NULL
  * is the block with the first RAM. NULL if there is none.
  */
-const char *memory_block(const struct kvmfr_memory *memory, const char *block,
-			 uint64_t *size);
+const char *kvmfr__memory_block(const struct kvmfr_memory *memory, const char *block,
+				uint64_t *size);
 /* Adds a copy of the mapping. Errors: -ENOMEM. */
-int memory_mapping_add(struct kvmfr_memory *memory,
-		       const struct memory_mapping *mapping);
+int kvmfr__memory_mapping_add(struct kvmfr_memory *memory,
+			      const struct memory_mapping *mapping);
 /*
  * Maps @mapping->size bytes from @mapping->offset of @mapping->fd, which stays
  * the caller's after an error. Errors: -ERANGE, -ENODEV, what mmap() answers.
  */
-int memory_mapping_map(struct memory_mapping *mapping);
+int kvmfr__memory_mapping_map(struct memory_mapping *mapping);
 
 /* memory_parse.c */
 
 /*
  * The ranges of RAM and ROM in an answer to "info mtree -f", in ascending order,
- * without overlaps. The array and its names are freed by memory_ranges_free().
+ * without overlaps. The array and its names are freed by kvmfr__memory_ranges_free().
  * Errors: -EPROTO, -ENOMEM.
  */
-int memory_parse(const char *text, struct kvmfr_memory_range **ranges,
-		 size_t *count);
-void memory_ranges_free(struct kvmfr_memory_range *ranges, size_t count);
+int kvmfr__memory_parse(const char *text, struct kvmfr_memory_range **ranges,
+			size_t *count);
+void kvmfr__memory_ranges_free(struct kvmfr_memory_range *ranges, size_t count);
 
 /* memory_qmp.c. The errors are those of kvmfr_memory_from_qmp(). */
 
 #define MEMORY_EVENT_RESET	0x1	/* the guest was reset */
 #define MEMORY_EVENT_RESIZED	0x2	/* virtio-mem gave or took memory */
 
-int memory_qmp_open(const char *path, struct memory_qmp **qmp);
-void memory_qmp_close(struct memory_qmp *qmp);
+int kvmfr__memory_qmp_open(const char *path, struct memory_qmp **qmp);
+void kvmfr__memory_qmp_close(struct memory_qmp *qmp);
 /* The process that listens at the socket. */
-pid_t memory_qmp_pid(const struct memory_qmp *qmp);
+pid_t kvmfr__memory_qmp_pid(const struct memory_qmp *qmp);
 /* MEMORY_EVENT_*: what came so far, as it comes with any answer. */
-unsigned int memory_qmp_events(const struct memory_qmp *qmp);
+unsigned int kvmfr__memory_qmp_events(const struct memory_qmp *qmp);
 /* What a command of the human monitor prints, as a new string. */
-int memory_qmp_monitor(struct memory_qmp *qmp, const char *command, char **text);
+int kvmfr__memory_qmp_monitor(struct memory_qmp *qmp, const char *command, char **text);
 /*
  * QEMU writes its dump of @size bytes of guest-physical memory into the file.
  * Errors also: -EBUSY: QEMU refuses now, for example while it migrates.
  */
-int memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uint64_t size);
+int kvmfr__memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uint64_t size);
 
 /* memory_process.c */
 
 /* Copies from or to the process. Errors: see kvmfr_memory_read(). */
-int memory_process_copy(const struct memory_process *process, uint64_t there,
-			void *here, size_t size, bool write);
+int kvmfr__memory_process_copy(const struct memory_process *process, uint64_t there,
+			       void *here, size_t size, bool write);
 /*
  * The next part of [*@begin, @end) of the process that it ever touched: 1, and
  * where it is. 0: none is left.
  */
-int memory_process_touched(const struct memory_process *process, uint64_t *begin,
-			   uint64_t end, uint64_t *size);
-void memory_process_close(struct memory_process *process);
+int kvmfr__memory_process_touched(const struct memory_process *process, uint64_t *begin,
+				  uint64_t end, uint64_t *size);
+void kvmfr__memory_process_close(struct memory_process *process);
 
 #endif

@@ -71,8 +71,8 @@ int kvmfr_memory_from_machine(const char *machine, uint64_t size,
 	      add(ranges, &count, MIB, low - MIB, MIB) ?:
 	      add(ranges, &count, 4 * GIB, size - low, low);
 	if (err) {
-		memory_ranges_free(ranges, count);
+		kvmfr__memory_ranges_free(ranges, count);
 		return err;
 	}
-	return memory_new(ranges, count, memory);
+	return kvmfr__memory_new(ranges, count, memory);
 }

@@ -101,15 +101,15 @@ static int append(struct kvmfr_memory_range **ranges, size_t *count,
 	return 0;
 }
 
-void memory_ranges_free(struct kvmfr_memory_range *ranges, size_t count)
+void kvmfr__memory_ranges_free(struct kvmfr_memory_range *ranges, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		free((char *)ranges[i].block);
 	free(ranges);
 }
 
-int memory_parse(const char *text, struct kvmfr_memory_range **ranges,
-		 size_t *count)
+int kvmfr__memory_parse(const char *text, struct kvmfr_memory_range **ranges,
+			size_t *count)
 {
 	const char *line = strstr(text, "\n AS \"memory\",");
 	struct kvmfr_memory_range range;
@@ -135,7 +135,7 @@ int memory_parse(const char *text, struct kvmfr_memory_range **ranges,
 	if (!err && !*count)
 		err = -EPROTO;
 	if (err) {
-		memory_ranges_free(*ranges, *count);
+		kvmfr__memory_ranges_free(*ranges, *count);
 		*ranges = NULL;
 		*count = 0;
 	}

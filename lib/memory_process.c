@@ -154,8 +154,8 @@ static bool is_alive(const struct memory_process *process)
 	return !poll(&wait, 1, 0);
 }
 
-int memory_process_copy(const struct memory_process *process, uint64_t there,
-			void *here, size_t size, bool write)
+int kvmfr__memory_process_copy(const struct memory_process *process, uint64_t there,
+			       void *here, size_t size, bool write)
 {
 	while (size) {
 		struct iovec local = { here, size };
@@ -191,8 +191,8 @@ static bool is_touched(const struct memory_process *process, uint64_t begin, uin
 	return n <= 0;
 }
 
-int memory_process_touched(const struct memory_process *process, uint64_t *begin,
-			   uint64_t end, uint64_t *size)
+int kvmfr__memory_process_touched(const struct memory_process *process, uint64_t *begin,
+				  uint64_t end, uint64_t *size)
 {
 	const uint64_t step = PAGEMAP_ENTRIES * sysconf(_SC_PAGESIZE);
 	uint64_t at, next;
@@ -213,7 +213,7 @@ int memory_process_touched(const struct memory_process *process, uint64_t *begin
 	return *size != 0;
 }
 
-void memory_process_close(struct memory_process *process)
+void kvmfr__memory_process_close(struct memory_process *process)
 {
 	if (process->fd >= 0)
 		close(process->fd);
@@ -235,7 +235,7 @@ static int block_address(const struct kvmfr_memory *memory, const char *block,
 	while (strcmp(range->block, block))
 		range++;
 	snprintf(command, sizeof(command), "gpa2hva 0x%" PRIx64, range->address);
-	err = memory_qmp_monitor(memory->qmp, command, &text);
+	err = kvmfr__memory_qmp_monitor(memory->qmp, command, &text);
 	if (err)
 		return err;
 	/* Host virtual address for 0x100000 (pc.ram) is 0x7f50bbf00000 */
@@ -259,10 +259,10 @@ static int attach_shared(struct kvmfr_memory *memory, struct memory_mapping *map
 	mapping->fd = open_area(&memory->process, area, mapping->write);
 	if (mapping->fd < 0)
 		return mapping->fd;
-	err = memory_mapping_map(mapping);
+	err = kvmfr__memory_mapping_map(mapping);
 	if (err)
 		goto err_close;
-	err = memory_mapping_add(memory, mapping);
+	err = kvmfr__memory_mapping_add(memory, mapping);
 	if (err)
 		goto err_unmap;
 	return 0;
@@ -281,7 +281,7 @@ static int attach_block(struct kvmfr_memory *memory, const char *block, bool wri
 	char byte;
 	int err;
 
-	mapping.block = memory_block(memory, block, &mapping.size);
+	mapping.block = kvmfr__memory_block(memory, block, &mapping.size);
 	err = block_address(memory, block, &mapping.there);
 	if (!err)
 		err = find_area(&memory->process, mapping.there, mapping.size, &area);
@@ -295,15 +295,15 @@ static int attach_block(struct kvmfr_memory *memory, const char *block, bool wri
 	mapping.way = KVMFR_MEMORY_COPIED;
 	mapping.fd = -1;
 	mapping.anonymous = !area.shared && !area.inode && memory->process.pagemap >= 0;
-	err = memory_process_copy(&memory->process, mapping.there, &byte, 1, false);
-	return err ?: memory_mapping_add(memory, &mapping);
+	err = kvmfr__memory_process_copy(&memory->process, mapping.there, &byte, 1, false);
+	return err ?: kvmfr__memory_mapping_add(memory, &mapping);
 }
 
 static int process_open(struct memory_process *process, pid_t pid)
 {
 	char name[32];
 
-	memory_process_close(process);
+	kvmfr__memory_process_close(process);
 	process->pid = pid;
 	process->fd = syscall(SYS_pidfd_open, pid, 0);
 	if (process->fd < 0)
@@ -322,13 +322,13 @@ int kvmfr_memory_attach_process(struct kvmfr_memory *memory, pid_t pid,
 		return -EINVAL;
 	if (memory->process.pid)
 		return -EEXIST;
-	err = process_open(&memory->process, pid ?: memory_qmp_pid(memory->qmp));
+	err = process_open(&memory->process, pid ?: kvmfr__memory_qmp_pid(memory->qmp));
 	if (err)
 		return err;
 	for (size_t i = 0; i < memory->n_ranges; i++) {
 		const struct kvmfr_memory_range *range = &memory->ranges[i];
 
-		if (memory_mapping_find(memory, range->block))
+		if (kvmfr__memory_mapping_find(memory, range->block))
 			continue;
 		err = attach_block(memory, range->block,
 				   !range->rom && (flags & KVMFR_MEMORY_WRITE));
@@ -343,5 +343,5 @@ pid_t kvmfr_memory_process(const struct kvmfr_memory *memory)
 {
 	if (memory->process.pid)
 		return memory->process.pid;
-	return memory->qmp ? memory_qmp_pid(memory->qmp) : 0;
+	return memory->qmp ? kvmfr__memory_qmp_pid(memory->qmp) : 0;
 }

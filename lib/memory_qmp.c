@@ -199,7 +199,7 @@ static struct json_object *qmp_object(const char *name, struct json_object **arg
 	return command;
 }
 
-int memory_qmp_open(const char *path, struct memory_qmp **qmp)
+int kvmfr__memory_qmp_open(const char *path, struct memory_qmp **qmp)
 {
 	struct memory_qmp *q = calloc(1, sizeof(*q));
 	struct json_object *command;
@@ -227,11 +227,11 @@ int memory_qmp_open(const char *path, struct memory_qmp **qmp)
 	return 0;
 
 err_close:
-	memory_qmp_close(q);
+	kvmfr__memory_qmp_close(q);
 	return err;
 }
 
-void memory_qmp_close(struct memory_qmp *qmp)
+void kvmfr__memory_qmp_close(struct memory_qmp *qmp)
 {
 	if (!qmp)
 		return;
@@ -242,17 +242,17 @@ void memory_qmp_close(struct memory_qmp *qmp)
 	free(qmp);
 }
 
-pid_t memory_qmp_pid(const struct memory_qmp *qmp)
+pid_t kvmfr__memory_qmp_pid(const struct memory_qmp *qmp)
 {
 	return qmp->pid;
 }
 
-unsigned int memory_qmp_events(const struct memory_qmp *qmp)
+unsigned int kvmfr__memory_qmp_events(const struct memory_qmp *qmp)
 {
 	return qmp->events;
 }
 
-int memory_qmp_monitor(struct memory_qmp *qmp, const char *line, char **text)
+int kvmfr__memory_qmp_monitor(struct memory_qmp *qmp, const char *line, char **text)
 {
 	struct json_object *arguments, *command;
 	int err;
@@ -265,7 +265,7 @@ int memory_qmp_monitor(struct memory_qmp *qmp, const char *line, char **text)
 	return err;
 }
 
-int memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uint64_t size)
+int kvmfr__memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uint64_t size)
 {
 	struct json_object *arguments, *command;
 	int err;

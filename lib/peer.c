@@ -76,17 +76,17 @@ static int peer_start(struct kvmfr_peer *peer, const char *slot)
 	int ret;
 
 	if (*slot) {
-		ret = kvmfr_device_in_slot(slot, node);
-		return ret ? ret : kvmfr_device_open(peer, node);
+		ret = kvmfr__device_in_slot(slot, node);
+		return ret ? ret : kvmfr__device_open(peer, node);
 	}
 	if (stat(peer->path, &st))
 		return -errno;
 	if (S_ISCHR(st.st_mode))
-		return kvmfr_device_open(peer, peer->path);
+		return kvmfr__device_open(peer, peer->path);
 	if (!S_ISSOCK(st.st_mode))
 		return -ENODEV;
-	ret = kvmfr_server_connect(peer);
-	return ret ? ret : kvmfr_server_wait(peer);
+	ret = kvmfr__server_connect(peer);
+	return ret ? ret : kvmfr__server_wait(peer);
 }
 
 static int peer_open(const char *path, const char *slot, unsigned int flags,
@@ -121,7 +121,7 @@ int kvmfr_peer_from_socket(int fd, unsigned int flags, unsigned int vectors,
 		return ret;
 	}
 	(*result)->fd = fd;
-	ret = kvmfr_server_wait(*result);
+	ret = kvmfr__server_wait(*result);
 	if (ret) {
 		kvmfr_peer_close(*result);
 		*result = NULL;
@@ -180,8 +180,8 @@ int kvmfr_peer_fd(const struct kvmfr_peer *peer)
 int kvmfr_peer_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
 {
 	memset(event, 0, sizeof(*event));
-	return peer->is_device ? kvmfr_device_event(peer, event) :
-				 kvmfr_server_event(peer, event);
+	return peer->is_device ? kvmfr__device_event(peer, event) :
+				 kvmfr__server_event(peer, event);
 }
 
 /* Is it a part of the memory, in whole pages? */
@@ -257,7 +257,7 @@ int kvmfr_peer_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size)
 	if (ret)
 		return ret;
 	if (!peer->is_device)
-		return kvmfr_server_dmabuf(peer, offset, size);
+		return kvmfr__server_dmabuf(peer, offset, size);
 	ret = ioctl(peer->memory, KVMFR_DMABUF_CREATE, &create);
 	return ret < 0 ? -errno : ret;
 }
@@ -270,7 +270,7 @@ int kvmfr_peer_ring(struct kvmfr_peer *peer, unsigned int id,
 	if (id > 65535 || vector > 65535)
 		return -EINVAL;
 	if (!peer->is_device)
-		return kvmfr_server_ring(peer, id, vector);
+		return kvmfr__server_ring(peer, id, vector);
 	if (peer->self.id < 0)
 		return -EOPNOTSUPP;
 	return ioctl(peer->memory, KVMFR_DOORBELL_RING, &ring) ? -errno : 0;
@@ -280,7 +280,7 @@ int kvmfr_peer_vector_fd(struct kvmfr_peer *peer, unsigned int vector)
 {
 	if (vector >= peer->self.vectors)
 		return -EINVAL;
-	return peer->is_device ? kvmfr_device_vector_fd(peer, vector) :
+	return peer->is_device ? kvmfr__device_vector_fd(peer, vector) :
 				 peer->self.fd[vector];
 }
 

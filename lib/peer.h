@@ -39,19 +39,19 @@ struct kvmfr_peer {
 };
 
 /* peer_device.c: opens and closes what belongs to a device. */
-int kvmfr_device_open(struct kvmfr_peer *peer, const char *path);
-int kvmfr_device_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
-int kvmfr_device_vector_fd(struct kvmfr_peer *peer, unsigned int vector);
+int kvmfr__device_open(struct kvmfr_peer *peer, const char *path);
+int kvmfr__device_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
+int kvmfr__device_vector_fd(struct kvmfr_peer *peer, unsigned int vector);
 
 /* The node of the device that is in this PCI slot now: 0, or -ENOENT. */
-int kvmfr_device_in_slot(const char *slot, char node[64]);
+int kvmfr__device_in_slot(const char *slot, char node[64]);
 
 /* peer_server.c: the client's side of the ivshmem protocol. */
-int kvmfr_server_connect(struct kvmfr_peer *peer);
-int kvmfr_server_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
-int kvmfr_server_wait(struct kvmfr_peer *peer);
-int kvmfr_server_ring(struct kvmfr_peer *peer, unsigned int id,
-		      unsigned int vector);
-int kvmfr_server_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size);
+int kvmfr__server_connect(struct kvmfr_peer *peer);
+int kvmfr__server_event(struct kvmfr_peer *peer, struct kvmfr_event *event);
+int kvmfr__server_wait(struct kvmfr_peer *peer);
+int kvmfr__server_ring(struct kvmfr_peer *peer, unsigned int id,
+		       unsigned int vector);
+int kvmfr__server_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size);
 
 #endif

@@ -52,7 +52,7 @@ static int identify(struct kvmfr_peer *peer)
 	return 0;
 }
 
-int kvmfr_device_in_slot(const char *slot, char node[64])
+int kvmfr__device_in_slot(const char *slot, char node[64])
 {
 	char path[96];
 	struct dirent *entry;
@@ -72,7 +72,7 @@ int kvmfr_device_in_slot(const char *slot, char node[64])
 	return ret;
 }
 
-int kvmfr_device_open(struct kvmfr_peer *peer, const char *path)
+int kvmfr__device_open(struct kvmfr_peer *peer, const char *path)
 {
 	struct kvmfr_doorbell_info info = { 0 };
 	off_t size;
@@ -107,7 +107,7 @@ int kvmfr_device_open(struct kvmfr_peer *peer, const char *path)
 	return peer->fd < 0 ? -errno : 0;
 }
 
-int kvmfr_device_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
+int kvmfr__device_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
 {
 	uint64_t count;
 
@@ -120,7 +120,7 @@ int kvmfr_device_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
 	return 1;
 }
 
-int kvmfr_device_vector_fd(struct kvmfr_peer *peer, unsigned int vector)
+int kvmfr__device_vector_fd(struct kvmfr_peer *peer, unsigned int vector)
 {
 	struct kvmfr_doorbell_eventfd eventfd_arg = { .vector = vector };
 	int fd = peer->self.fd[vector];

@@ -30,7 +30,7 @@
 #define WAIT_MS		5000
 #define DESCRIPTORS	8	/* that are taken at once, to be closed */
 
-int kvmfr_server_connect(struct kvmfr_peer *peer)
+int kvmfr__server_connect(struct kvmfr_peer *peer)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval wait = { .tv_sec = WAIT_MS / 1000 };
@@ -283,7 +283,7 @@ static bool tell(struct kvmfr_peer *peer, struct kvmfr_event *event)
 	return false;
 }
 
-int kvmfr_server_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
+int kvmfr__server_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
 {
 	int ret;
 
@@ -305,8 +305,8 @@ static int64_t now_ms(void)
 	return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
 }
 
-/* Reads up to READY; kvmfr_server_event() tells later who was there by then. */
-int kvmfr_server_wait(struct kvmfr_peer *peer)
+/* Reads up to READY; kvmfr__server_event() tells later who was there by then. */
+int kvmfr__server_wait(struct kvmfr_peer *peer)
 {
 	struct pollfd wait = { .fd = peer->fd, .events = POLLIN };
 	int64_t end = now_ms() + WAIT_MS, left;
@@ -328,8 +328,8 @@ int kvmfr_server_wait(struct kvmfr_peer *peer)
 	return 0;
 }
 
-int kvmfr_server_ring(struct kvmfr_peer *peer, unsigned int id,
-		      unsigned int vector)
+int kvmfr__server_ring(struct kvmfr_peer *peer, unsigned int id,
+		       unsigned int vector)
 {
 	struct kvmfr_end *end = (int)id == peer->self.id ? &peer->self :
 							   find(peer, id);
@@ -340,7 +340,7 @@ int kvmfr_server_ring(struct kvmfr_peer *peer, unsigned int id,
 	return write(end->fd[vector], &one, sizeof(one)) < 0 ? -errno : 0;
 }
 
-int kvmfr_server_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size)
+int kvmfr__server_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size)
 {
 	struct udmabuf_create create = {
 		.memfd = peer->memory,
