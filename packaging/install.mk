@@ -19,6 +19,8 @@ ZSHDIR		?= $(PREFIX)/share/zsh/$(if $(and $(filter debian,$(DISTRO)),$(filter /u
 FISHDIR		?= $(PREFIX)/share/fish/vendor_completions.d
 SELINUXDIR	?= $(PREFIX)/share/selinux/packages
 SYSTEMDDIR	?= $(PREFIX)/lib/systemd/system
+# where kvmfrd and its units look for what an administrator says
+KVMFRDIR	?= /etc/kvmfr
 
 VERSION		:= $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 SRCDIR		= /usr/src/kvmfr-$(VERSION)
@@ -28,7 +30,7 @@ NODE_GROUP	?= $(if $(filter fedora rhel,$(DISTRO)),qemu,kvm)
 
 # Not exported: "make deb" and its like choose directories of their own.
 DIRECTORIES	= DESTDIR PREFIX UDEVDIR MODULESLOADDIR MODPROBEDIR BINDIR LIBDIR INCLUDEDIR \
-		  MANDIR BASHDIR ZSHDIR FISHDIR SELINUXDIR SYSTEMDDIR SRCDIR NODE_GROUP
+		  MANDIR BASHDIR ZSHDIR FISHDIR SELINUXDIR SYSTEMDDIR KVMFRDIR SRCDIR NODE_GROUP
 INSTALL_FILES	= $(foreach name,$(DIRECTORIES),$(name)='$($(name))') packaging/install
 
 # What packages are built from, and what DKMS needs of it.

@@ -20,7 +20,8 @@ stdenv.mkDerivation {
     install -D kvmfr.ko $out/lib/modules/${kernel.modDirVersion}/updates/kvmfr.ko
     make -f packaging/install.mk install-config install-tools install-library install-dev \
       install-daemon DISTRO=nixos PREFIX=$out UDEVDIR=$out/lib/udev/rules.d INCLUDEDIR=$dev/include \
-      MODULESLOADDIR=$out/lib/modules-load.d MODPROBEDIR=$out/share/doc/kvmfr
+      MODULESLOADDIR=$out/lib/modules-load.d MODPROBEDIR=$out/share/doc/kvmfr \
+      KVMFRDIR=$out/share/doc/kvmfr
   '';
 
   meta = {
