@@ -91,20 +91,45 @@ static bool apparmor_grants(const char *file, const char *node)
 	return false;
 }
 
-#define APPARMOR	"/etc/apparmor.d/%sabstractions/libvirt-qemu"
+#define APPARMOR	"/etc/apparmor.d/%sabstractions/libvirt-qemu%s"
+
+/* The files that libvirt's guests get their rules from, an administrator's own last. */
+static bool apparmor_grants_anywhere(const char *what)
+{
+	glob_t more = { 0 };
+	bool granted = apparmor_grants(path(APPARMOR, "", ""), what) ||
+		       apparmor_grants(path(APPARMOR, "local/", ""), what);
+
+	if (!glob(path(APPARMOR, "", ".d/*"), 0, NULL, &more))
+		for (size_t i = 0; i < more.gl_pathc && !granted; i++)
+			granted = apparmor_grants(more.gl_pathv[i], what);
+	return granted;
+}
+
+/*
+ * Where a rule is to be added: in the directory that newer libvirts include,
+ * or else in the file that Debian has always included, and is to give up.
+ */
+static const char *apparmor_own_file(void)
+{
+	char *rules = file_read(path(APPARMOR, "", ""), NULL);
+
+	return rules && strstr(rules, "<abstractions/libvirt-qemu.d>") ?
+	       path(APPARMOR, "", ".d/kvmfr") : path(APPARMOR, "local/", "");
+}
 
 /* Reports the path as kept from the guests, unless a rule grants it. */
 static bool apparmor_check(struct report *r, const char *what, const char *rule)
 {
-	const char *local = path(APPARMOR, "local/");
+	const char *own = apparmor_own_file();
 	struct finding *finding;
 
-	if (apparmor_grants(local, what) || apparmor_grants(path(APPARMOR, ""), what))
+	if (apparmor_grants_anywhere(what))
 		return true;
 	finding = wrong(r, "AppArmor keeps libvirt's guests from %s; a guest sees the change at its next start",
 			what);
-	mend_file(finding, local, "mkdir -p %s && echo '%s rw,' >> %s",
-		  path("/etc/apparmor.d/local/abstractions"), rule, local);
+	mend_file(finding, own, "mkdir -p %.*s && echo '%s rw,' >> %s",
+		  (int)(strrchr(own, '/') - own), own, rule, own);
 	return false;
 }
 
@@ -133,7 +158,7 @@ void check_apparmor(struct report *r)
 	}
 	conf = file_read(libvirt_conf_path(), NULL);
 	driver = conf ? qemu_conf_setting(conf, "security_driver") : NULL;
-	if (access(path(APPARMOR, ""), F_OK) || (driver && strstr(driver, "none"))) {
+	if (access(path(APPARMOR, "", ""), F_OK) || (driver && strstr(driver, "none"))) {
 		elsewhere(r, "libvirt's guests are not confined by AppArmor");
 		return;
 	}
