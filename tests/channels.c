@@ -142,6 +142,8 @@ TEST_GUEST(full_stuck_channel_holds_up_no_other)
 	struct kvmfr_channel *stuck = open_channel("stuck", KVMFR_CHANNEL_NONBLOCK);
 	uint8_t data[100000] = { 0 };
 
+	/* The host answers the connection when it gets to it. */
+	ASSERT_TRUE(WAIT_FOR(kvmfr_channel_poll(stuck) & KVMFR_CHANNEL_OUT));
 	EXPECT_EQ(65536, kvmfr_channel_write(stuck, data, sizeof(data)));
 	EXPECT_EQ(-EAGAIN, kvmfr_channel_write(stuck, data, 1));
 	transfer_both_ways();
