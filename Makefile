@@ -25,7 +25,7 @@ check:
 
 # make check-ram: guests whose RAM is a device, under KVM; QEMU replaced under them
 check-ram:
-	tests/check ram guests
+	tests/check ram versions guests
 
 # make check-kernels: every kernel of Debian's suites, amd64 and arm64
 check-kernels:

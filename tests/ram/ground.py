@@ -98,9 +98,9 @@ class Ground:
         return [*self.memory('shmem', self.shmem, self.shmem_mb),
                 '-device', f'ivshmem-plain,memdev=shmem{options}']
 
-    def command(self, *devices, name='a', machine='pc', smp=2, memory=None):
+    def command(self, *devices, name='a', machine='pc', smp=2, memory=None, program=None):
         """QEMU with the guest, and two QMP sockets that begin with this name."""
-        return ['qemu-system-x86_64', '-accel', self.accel, '-nodefaults', '-no-user-config',
+        return [*(program or ['qemu-system-x86_64']), '-accel', self.accel, '-nodefaults', '-no-user-config',
                 '-display', 'none', '-smp', str(smp), '-m', f'{self.ram_mb}M', '-kernel',
                 self.counter, '-machine', f'{machine},memory-backend=pc.ram',
                 *(self.memory() if memory is None else memory),
@@ -193,6 +193,10 @@ class Qemu:
 
     def monitor(self, line):
         return self.command('human-monitor-command', **{'command-line': line})
+
+    def version(self):
+        version = self.command('query-version')['qemu']
+        return version['major'], version['minor'], version['micro']
 
     def status(self):
         return self.command('query-status')['status']
