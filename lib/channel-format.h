@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory that channels are in, as docs/channels.rst describes it.
+ * The layout of memory with channels, as docs/channels.rst describes it.
  *
- * Every word is 32 bits, little-endian, and has one writer: the side that it is
- * named after, or the host where it names none. The other side may write
- * anything anywhere, so a word is read once, by format_load*(), into a variable,
- * and what is in the variable is checked.
+ * Every word is 32 bits, little-endian, and has one writer: the side whose part it
+ * is in, or the host. But the other side may write anything anywhere, so a word is
+ * read once, by format_load*(), into a variable, and the variable is checked.
  */
 #ifndef KVMFR_CHANNEL_FORMAT_H
 #define KVMFR_CHANNEL_FORMAT_H
@@ -23,9 +22,9 @@
 #define FORMAT_RING_MIN		4096u
 #define FORMAT_RING_MAX		(1u << 30)
 #define FORMAT_NAME_SIZE	64
-#define FORMAT_LINE		128	/* apart enough for every cache line */
+#define FORMAT_LINE		128	/* at least a cache line, on any machine */
 
-/* format_end.state is an epoch and one of these, see FORMAT_STATE(). */
+/* format_end.state combines an epoch with one of these, see FORMAT_STATE(). */
 enum format_state {
 	STATE_CLOSED	= 0,
 	STATE_OPEN	= 1,	/* open, but not connected with the other end */
@@ -47,37 +46,37 @@ struct format_header {
 	uint32_t slots;		/* how many, 1 to FORMAT_SLOTS_MAX */
 	uint32_t data;		/* the first page that rings may use */
 	uint32_t pages;		/* the size of the memory */
-	uint32_t identity;	/* another one whenever the memory is formatted */
+	uint32_t identity;	/* changes whenever the memory is formatted */
 } FORMAT_ALIGNED;
 
 struct format_side {
-	uint32_t session;	/* odd: somebody is attached; another one each time */
+	uint32_t session;	/* odd: a process is attached; changes each time */
 	uint32_t peer;		/* its id as a peer of the doorbell device */
-	uint32_t vectors;	/* vectors it listens to */
+	uint32_t vectors;	/* how many vectors it listens to */
 } FORMAT_ALIGNED;
 
 struct format_descriptor {
-	uint32_t serial;	/* odd: there is a channel; another one each time */
+	uint32_t serial;	/* odd: there is a channel; changes each time */
 	uint32_t reserved;
 	struct {
 		uint32_t page;
 		uint32_t size;	/* bytes, a power of two */
 	} ring[2];		/* the ring that the host writes, that the guest writes */
 	uint8_t padding[FORMAT_NAME_SIZE - 24];
-	char name[FORMAT_NAME_SIZE];	/* the rest is zero, at least one byte */
+	char name[FORMAT_NAME_SIZE];	/* padded with zeros, at least one */
 } FORMAT_ALIGNED;
 
 struct format_end {
 	uint32_t state;
 	uint32_t ack;		/* the epoch of the other end that this one accepted, or 0 */
 	uint32_t start;		/* the writer's head at the start of this epoch */
-	uint32_t serial;	/* of the channel that this epoch is about */
+	uint32_t serial;	/* of the channel in this epoch */
 } FORMAT_ALIGNED;
 
 struct format_writer {
 	uint32_t head;		/* bytes ever written, modulo 2^32 */
 	uint32_t wake;		/* ring me when the reader's tail passes this */
-	uint64_t bytes;		/* bytes ever written; for people, nothing depends on it */
+	uint64_t bytes;		/* bytes ever written; only for display */
 } FORMAT_ALIGNED;
 
 struct format_reader {
@@ -134,7 +133,7 @@ static inline void format_store_release(uint32_t *word, uint32_t value)
 	__atomic_store_n(word, htole32(value), __ATOMIC_RELEASE);
 }
 
-/* Between a store and a load that must not change places. */
+/* Keeps a store and a later load from being reordered. */
 static inline void format_fence(void)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

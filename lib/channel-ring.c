@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* Has an index that moved from old to new passed the one to be told of? */
+/* Did an index that moved from old to new pass wake? */
 static bool passed(uint32_t old, uint32_t new, uint32_t wake)
 {
 	return new - wake - 1 < new - old;
@@ -19,7 +19,7 @@ static uint32_t piece(uint32_t size, uint32_t available, size_t wanted)
 
 int64_t kvmfr__ring_room(const struct ring_writer *writer)
 {
-	/* Acquire: the reader is done with what it has freed. */
+	/* Acquire: the reader's loads come before our stores to what it has freed. */
 	uint32_t used = writer->head - format_load_acquire(&writer->theirs->tail);
 
 	return used > writer->size ? -EPROTO : (int64_t)(writer->size - used);
@@ -41,9 +41,9 @@ ssize_t kvmfr__ring_write(struct ring_writer *writer, const void *data, size_t s
 	writer->head = old + n;
 	writer->bytes += n;
 	__atomic_store_n(&writer->mine->bytes, htole64(writer->bytes), __ATOMIC_RELAXED);
-	/* Release: the bytes are there before the head says so. */
+	/* Release: the bytes are stored before the head. */
 	format_store_release(&writer->mine->head, writer->head);
-	/* Either the reader sees this head before it sleeps, or this sees its wake. */
+	/* Either the reader sees this head before it sleeps, or we see its wake. */
 	format_fence();
 	if (passed(old, writer->head, format_load(&writer->theirs->wake)))
 		*ring = true;
@@ -73,7 +73,7 @@ ssize_t kvmfr__ring_read(struct ring_reader *reader, void *data, size_t size, ui
 	memcpy((uint8_t *)data + first, reader->data, n - first);
 
 	reader->tail = old + n;
-	/* Release: the bytes have been copied before they may be overwritten. */
+	/* Release: the bytes are copied before the writer may overwrite them. */
 	format_store_release(&reader->mine->tail, reader->tail);
 	format_fence();
 	if (passed(old, reader->tail, format_load(&reader->theirs->wake)))
@@ -83,7 +83,7 @@ ssize_t kvmfr__ring_read(struct ring_reader *reader, void *data, size_t size, ui
 
 uint32_t kvmfr__ring_head(const struct ring_reader *reader)
 {
-	/* Acquire: the bytes are read after the head that says they are there. */
+	/* Acquire: the bytes are loaded after the head. */
 	return format_load_acquire(&reader->theirs->head);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One ring of bytes, seen from its writer or its reader. docs/channels.rst,
- * "Rings", argues every barrier. Indices count bytes modulo 2^32.
+ * One ring of bytes, seen from its writer or its reader. Indices count bytes modulo
+ * 2^32. docs/channels.rst, "Rings" and "Ordering", explains every barrier.
  */
 #ifndef KVMFR_CHANNEL_RING_H
 #define KVMFR_CHANNEL_RING_H
@@ -33,20 +33,20 @@ int64_t kvmfr__ring_room(const struct ring_writer *writer);
 
 /*
  * Writes one piece of at most a quarter of the ring, and publishes it. Returns
- * the bytes written, 0 if the ring is full, or -EPROTO. *@ring is set if the
- * reader wants to be rung now, and left alone if not.
+ * the bytes written, 0 if the ring is full, or -EPROTO. *@ring is set to true if
+ * the reader must be rung now, else unchanged.
  */
 ssize_t kvmfr__ring_write(struct ring_writer *writer, const void *data, size_t size, bool *ring);
 
 /*
- * Asks to be rung when half of the ring is free, and only then looks again: as
- * kvmfr__ring_room(). Sleep only if it returned 0.
+ * Asks to be rung when half of the ring is free, then looks again. Returns as
+ * kvmfr__ring_room(); sleep only if that is 0.
  */
 int64_t kvmfr__ring_await_room(struct ring_writer *writer);
 
 /*
- * Reads one piece of at most a quarter of the ring, of what is before index
- * @limit. Returns as kvmfr__ring_write() does; *@ring: the writer wants to be rung.
+ * Reads one piece of at most a quarter of the ring, up to index @limit. Returns as
+ * kvmfr__ring_write(); *@ring: the writer must be rung.
  */
 ssize_t kvmfr__ring_read(struct ring_reader *reader, void *data, size_t size, uint32_t limit,
 			 bool *ring);
@@ -55,12 +55,12 @@ ssize_t kvmfr__ring_read(struct ring_reader *reader, void *data, size_t size, ui
 uint32_t kvmfr__ring_head(const struct ring_reader *reader);
 
 /*
- * Asks to be rung when there is more than has been read, and only then looks
- * again: as kvmfr__ring_head(). Sleep only if it is where the tail is.
+ * Asks to be rung when the head passes the tail, then looks again. Returns as
+ * kvmfr__ring_head(); sleep only if that equals the tail.
  */
 uint32_t kvmfr__ring_await_data(struct ring_reader *reader);
 
-/* Starts to read at @tail, whatever was there before. */
+/* Skips to @tail. */
 void kvmfr__ring_skip(struct ring_reader *reader, uint32_t tail);
 
 #endif

@@ -11,7 +11,7 @@
 #include "channel-ring.h"
 #include "libkvmfr-channel.h"
 
-/* A descriptor as it was copied and checked; nobody else can change it. */
+/* A checked copy of a descriptor, which the other side can't change. */
 struct descriptor {
 	uint32_t serial;
 	uint32_t page[2], size[2];	/* as in format_descriptor.ring */
@@ -22,9 +22,9 @@ struct slot {
 	bool exists;
 	struct descriptor d;
 
-	uint32_t seen;			/* the other side's signal word, last time */
-	bool look;			/* something has happened: kvmfr_channels_event() */
-	bool added, removed;		/* not yet told */
+	uint32_t seen;			/* the other side's signal word when it was last read */
+	bool look;			/* it has changed: an event is due */
+	bool added, removed;		/* these events are due */
 	char removed_name[FORMAT_NAME_SIZE];
 
 	bool left_open;			/* by a process before this one, see "Death and restart" */
@@ -37,31 +37,31 @@ struct kvmfr_channels {
 	int mine, other;		/* indices of the sides: 0 is the host's */
 	bool observe;
 	int lock;			/* a descriptor, or -1 */
-	int error;			/* of the backing; nothing works any more */
+	int error;			/* negative errno: the set can't be used any more */
 	uint32_t data, pages, identity;	/* checked copies of the header's words */
-	uint32_t session;		/* what this side's word was set to */
+	uint32_t session;		/* of this side, as it was stored */
 
-	uint32_t seen;			/* the other side's signal for the table */
-	bool gone;			/* the other side, says the doorbell's server, … */
-	uint32_t gone_session;		/* … that had this session */
-	uint32_t cursor;		/* the slot that is asked next for an event */
+	uint32_t seen;			/* the other side's signal word for the table */
+	bool gone;			/* the server says that the other side has left … */
+	uint32_t gone_session;		/* … in this session */
+	uint32_t cursor;		/* the slot whose turn for an event is next */
 	uint32_t slots;
 	struct slot slot[];
 };
 
-/* Tell the other side that there is something new in a slot, or in the table (-1). */
+/* Signals a change of a slot, or of the table (-1), to the other side. */
 void kvmfr__channels_signal(struct kvmfr_channels *set, int slot);
 
 /*
- * Look at the doorbell, and at the signal words if it was rung. Returns a
- * negative errno if the doorbell is no more.
+ * Clears the doorbell and, if it was rung, reads the other side's signal words.
+ * Returns 0 or set->error.
  */
 int kvmfr__channels_look(struct kvmfr_channels *set);
 
-/* The guest's copy of a slot becomes what the table says. */
+/* Brings the copy of a slot up to date with the table, unless this is the host. */
 void kvmfr__channels_refresh(struct kvmfr_channels *set, struct slot *slot);
 
-/* An open end's channel was removed. */
+/* Marks an open channel as removed. */
 void kvmfr__channel_gone(struct kvmfr_channel *channel);
 
 /* The state word of the other side's end. */

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * One open end of a channel. docs/channels.rst, "Ends", has the protocol: how
- * two ends become connected, and how each notices that the other was closed or
- * is another one now.
+ * One open end of a channel. docs/channels.rst, "Ends", has the protocol: how two
+ * ends connect, and how each notices that the other was closed or opened again.
  */
 #include <errno.h>
 #include <poll.h>
@@ -14,11 +13,11 @@
 
 #define STATE_MASK	((1u << FORMAT_STATE_BITS) - 1)
 
-/* In the order in which they come, again and again. */
+/* An open end goes through these in a cycle. */
 enum phase {
-	CONNECTING,		/* nothing to be read, nothing can be written */
+	CONNECTING,		/* can be neither read nor written */
 	CONNECTED,
-	ENDED,			/* the other end went away; what it wrote can be read */
+	ENDED,			/* the other end has gone; what it wrote can be read */
 };
 
 struct kvmfr_channel {
@@ -33,10 +32,10 @@ struct kvmfr_channel {
 
 	enum phase phase;
 	uint32_t epoch;		/* this end's, in mine->end.state */
-	uint32_t accepted;	/* the other end's that this one is, or will be, connected with */
+	uint32_t accepted;	/* the other end's, that this one is or will be connected with */
 	bool finished;		/* shutdown() was called */
-	bool inherited;		/* ENDED, but nobody here knows that it ever was CONNECTED */
-	int error;		/* -ENODEV, -EPROTO: nothing works any more */
+	bool inherited;		/* ENDED, from an earlier process; nothing was read of it here */
+	int error;		/* -ENODEV, -EPROTO: the channel can only be closed */
 };
 
 /* --- the other end --------------------------------------------------------- */
@@ -55,7 +54,7 @@ static struct other other_end(struct kvmfr_channel *channel)
 
 static void publish(struct kvmfr_channel *channel, enum format_state state)
 {
-	/* Release: what the state says of this end's other words is there before. */
+	/* Release: the words that the state is about are stored before it. */
 	format_store_release(&channel->mine->end.state, FORMAT_STATE(channel->epoch, state));
 	kvmfr__channels_signal(channel->set, channel->slot - channel->set->slot);
 }
@@ -65,7 +64,7 @@ static void ring(struct kvmfr_channel *channel)
 	kvmfr__channels_signal(channel->set, channel->slot - channel->set->slot);
 }
 
-/* Without an ack nobody takes the connection over, see inherit(). */
+/* With an ack of 0 no later process takes the connection over, see inherit(). */
 static void publish_closed(struct kvmfr_channel *channel)
 {
 	format_store(&channel->mine->end.ack, 0);
@@ -90,8 +89,8 @@ void kvmfr__channel_gone(struct kvmfr_channel *channel)
 }
 
 /*
- * Where the other end started to write in its present epoch. False: it is just
- * becoming another one, look again when it has told so.
+ * Where the other end started to write in this epoch. False: it is just beginning
+ * another epoch, and will signal that.
  */
 static bool other_start(struct kvmfr_channel *channel, uint32_t epoch, uint32_t *start)
 {
@@ -102,7 +101,7 @@ static bool other_start(struct kvmfr_channel *channel, uint32_t epoch, uint32_t 
 
 /* --- connecting ------------------------------------------------------------ */
 
-/* A new epoch. What came for the one before, and hasn't been read, is lost. */
+/* Begins an epoch. Unread data of the one before is lost. */
 static void begin(struct kvmfr_channel *channel)
 {
 	channel->phase = CONNECTING;
@@ -116,7 +115,7 @@ static void begin(struct kvmfr_channel *channel)
 	publish(channel, STATE_OPEN);
 }
 
-/* The other end is open, and not the one that was known. */
+/* Accepts an open other end that has begun another epoch. */
 static bool accept_other(struct kvmfr_channel *channel, uint32_t epoch)
 {
 	uint32_t start;
@@ -137,7 +136,7 @@ static bool is_over(const struct kvmfr_channel *channel, struct other other)
 	       other.state == STATE_ENDED;
 }
 
-/* One step towards being connected; answers whether there was one. */
+/* One step towards being connected; false if there was none to take. */
 static bool connect_step(struct kvmfr_channel *channel)
 {
 	struct other other = other_end(channel);
@@ -146,7 +145,7 @@ static bool connect_step(struct kvmfr_channel *channel)
 	if (other.epoch != channel->accepted)
 		return other.state == STATE_OPEN && accept_other(channel, other.epoch);
 	ack = format_load_acquire(&channel->theirs->end.ack);
-	/* If this is still the epoch, the ack was given in it: beginning one resets it. */
+	/* If the epoch is still the same, the ack belongs to it: begin() resets the ack. */
 	if (ack != channel->epoch || is_over(channel, other_end(channel)))
 		return false;
 	channel->phase = CONNECTED;
@@ -154,7 +153,7 @@ static bool connect_step(struct kvmfr_channel *channel)
 	return true;
 }
 
-/* Whether the other end may, by its word, be written to. */
+/* Is the other end connected with this one? Only then may be written. */
 static bool is_listening(const struct kvmfr_channel *channel, struct other other)
 {
 	return channel->phase == CONNECTED && other.epoch == channel->accepted &&
@@ -162,8 +161,8 @@ static bool is_listening(const struct kvmfr_channel *channel, struct other other
 }
 
 /*
- * Up to where there is something to read. *@final: the other end will not write
- * more on this connection.
+ * The index up to which there is data. *@final: the other end writes no more on
+ * this connection.
  */
 static uint32_t limit(struct kvmfr_channel *channel, bool *final)
 {
@@ -171,8 +170,9 @@ static uint32_t limit(struct kvmfr_channel *channel, bool *final)
 	uint32_t start;
 
 	/*
-	 * The head is loaded after the state that makes it the last one. Who is
-	 * still OPEN didn't get connected before this end was ENDED.
+	 * The head is loaded after the state, so a final state comes with the final
+	 * head. If this end is ENDED, an other end that is still OPEN wrote nothing:
+	 * it never got connected.
 	 */
 	if (other.epoch == channel->accepted) {
 		*final = is_over(channel, other) || other.state == STATE_FINISHED ||
@@ -183,7 +183,7 @@ static uint32_t limit(struct kvmfr_channel *channel, bool *final)
 	return *final ? start : channel->reader.tail;
 }
 
-/* Goes on with whatever the other end did. Answers 0 or why it can't. */
+/* Follows whatever the other end did. Returns 0 or a negative errno. */
 static int update(struct kvmfr_channel *channel)
 {
 	struct other other;
@@ -202,7 +202,7 @@ static int update(struct kvmfr_channel *channel)
 		channel->phase = ENDED;
 		publish(channel, STATE_ENDED);
 	}
-	/* What an earlier process left is an end of file only if something is left. */
+	/* An inherited connection without unread data gives no end of file. */
 	if (channel->phase == ENDED && channel->inherited &&
 	    limit(channel, &final) == channel->reader.tail && final)
 		begin(channel);
@@ -214,7 +214,7 @@ static int update(struct kvmfr_channel *channel)
 
 /* --- reading and writing --------------------------------------------------- */
 
-/* All the pieces that there are. Answers bytes, 0 or -EPROTO. */
+/* Reads piece after piece. Returns the bytes read, or -EPROTO or -ENODEV. */
 static ssize_t read_some(struct kvmfr_channel *channel, uint8_t *data, size_t size,
 			 uint32_t until)
 {
@@ -239,7 +239,7 @@ static ssize_t read_some(struct kvmfr_channel *channel, uint8_t *data, size_t si
 	return done;
 }
 
-/* As read() of a channel that is NONBLOCK. */
+/* kvmfr_channel_read() of a channel that is NONBLOCK. */
 static ssize_t read_now(struct kvmfr_channel *channel, void *data, size_t size)
 {
 	int ret = update(channel);
@@ -280,7 +280,7 @@ ssize_t kvmfr_channel_read(struct kvmfr_channel *channel, void *data, size_t siz
 	}
 }
 
-/* All the pieces for which there is room. Answers bytes, 0 or -EPROTO. */
+/* Writes piece after piece while there is room. Returns the bytes written, or -EPROTO. */
 static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, size_t size)
 {
 	bool full = false;
@@ -292,7 +292,7 @@ static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, si
 
 		if (n < 0)
 			return fail(channel, n);
-		/* Only once: a tail that goes to and fro must not keep this here. */
+		/* Only once: a hostile tail that goes to and fro must not keep us here. */
 		if (!n && (full || kvmfr__ring_await_room(&channel->writer) <= 0))
 			break;
 		full = !n;
@@ -303,7 +303,7 @@ static ssize_t write_some(struct kvmfr_channel *channel, const uint8_t *data, si
 	return done;
 }
 
-/* As write() of a channel that is NONBLOCK, but answers 0 for -EAGAIN. */
+/* kvmfr_channel_write() of a channel that is NONBLOCK, with 0 for -EAGAIN. */
 static ssize_t write_now(struct kvmfr_channel *channel, const void *data, size_t size)
 {
 	int ret = update(channel);
@@ -408,7 +408,7 @@ int kvmfr_channel_wait(struct kvmfr_channel *channel, unsigned int events, int t
 	unsigned int bits = kvmfr_channel_poll(channel);
 	unsigned int until = events | KVMFR_CHANNEL_ERR;
 
-	/* A connection that came and went: writing doesn't wait, it answers -EPIPE. */
+	/* If a connection has come and gone, write() returns -EPIPE at once. */
 	if (events & KVMFR_CHANNEL_OUT)
 		until |= KVMFR_CHANNEL_END;
 	while (!(bits & until)) {
@@ -429,7 +429,7 @@ int kvmfr_channel_wait(struct kvmfr_channel *channel, unsigned int events, int t
 
 /* --- opening and closing --------------------------------------------------- */
 
-/* The connection of a process before this one, which can still be read from. */
+/* Takes over the connection of an earlier process, to read the rest of it. */
 static void inherit(struct kvmfr_channel *channel)
 {
 	channel->phase = ENDED;
@@ -512,7 +512,7 @@ int kvmfr_channel_open(struct kvmfr_channels *set, const char *name, unsigned in
 		begin(channel);
 	slot->left_open = false;
 
-	/* Was it removed meanwhile? The fence is that of the signal. */
+	/* Was it removed meanwhile? kvmfr__channels_signal() has the fence for this. */
 	kvmfr__channels_refresh(set, slot);
 	if (channel->error) {
 		kvmfr_channel_close(channel);

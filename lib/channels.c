@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One side of a memory with channels: attaching, the table, events. */
+/* One side of a memory with channels: attaching, the table of channels, events. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,12 +14,12 @@
 #define HOST	KVMFR_CHANNEL_HOST
 #define GUEST	KVMFR_CHANNEL_GUEST
 
-/* Where a program that isn't about channels would have left something. */
+/* Another program, such as Looking Glass, would have written here. */
 #define EMPTY_END	(64 * 1024)
 
 /* --- the header ------------------------------------------------------------ */
 
-/* A checked copy of the header, or what is wrong with it. */
+/* Makes a checked copy of the header. Returns NULL, or what is wrong with it. */
 static const char *header_read(const struct format_memory *memory, size_t size,
 			       struct format_header *copy)
 {
@@ -130,7 +130,7 @@ uint32_t kvmfr__channels_other_state(struct kvmfr_channels *set, struct format_e
 	return set->gone ? FORMAT_STATE(word >> FORMAT_STATE_BITS, STATE_CLOSED) : word;
 }
 
-/* Whether the memory is the one that this side attached to. */
+/* Was the memory formatted again, or replaced, since this side attached? */
 static bool is_stale(struct kvmfr_channels *set)
 {
 	return format_load(&set->memory->header.identity) != set->identity ||
@@ -239,10 +239,9 @@ static bool ring_is_valid(const struct kvmfr_channels *set, uint32_t page, uint3
 }
 
 /*
- * Copies a descriptor. Answers whether it is one of a channel; if not, the copy
- * has either the rings of one that was removed, or none. Rings may overlap those
- * of another channel: that mixes up what the side that wrote so says itself, and
- * nothing else.
+ * Copies a descriptor; true if it is a channel's. If not, the copy has the rings
+ * of a removed channel, or none. Rings may overlap those of another channel: that
+ * garbles only the streams of the side that wrote the descriptor.
  */
 static bool descriptor_read(const struct kvmfr_channels *set, uint32_t slot,
 			    struct descriptor *copy)
@@ -261,7 +260,7 @@ static bool descriptor_read(const struct kvmfr_channels *set, uint32_t slot,
 		kvmfr__channel_name_is_valid(copy->name);
 	if (!ring_is_valid(set, copy->page[0], copy->size[0]) ||
 	    !ring_is_valid(set, copy->page[1], copy->size[1])) {
-		/* space_find() trusts what is in a copy */
+		/* space_find() trusts the copy */
 		memset(copy->size, 0, sizeof(copy->size));
 		valid = false;
 	}
@@ -276,7 +275,7 @@ static struct slot *slot_find(struct kvmfr_channels *set, const char *name)
 	return NULL;
 }
 
-/* A slot's channel is no more. */
+/* The channel of a slot was removed. */
 static void slot_clear(struct slot *slot)
 {
 	if (!slot->added) {
@@ -304,7 +303,7 @@ void kvmfr__channels_refresh(struct kvmfr_channels *set, struct slot *slot)
 	slot->added = slot->exists;
 }
 
-/* The host takes over what the table says. It is the only one who writes there. */
+/* The host, the only writer of the table, adopts what is in it and removes the rest. */
 static void table_adopt(struct kvmfr_channels *set)
 {
 	for (uint32_t i = 0; i < set->slots; i++) {
@@ -327,7 +326,7 @@ static void table_refresh(struct kvmfr_channels *set)
 		kvmfr__channels_refresh(set, &set->slot[i]);
 }
 
-/* Whether anybody may still use the rings of a slot. */
+/* May anybody still use the rings of a slot? */
 static bool slot_is_used(struct kvmfr_channels *set, const struct slot *slot)
 {
 	struct format_half *guest = &kvmfr__channels_slot(set, slot)->half[GUEST];
@@ -341,7 +340,7 @@ static bool slot_is_used(struct kvmfr_channels *set, const struct slot *slot)
 	return slot->d.size[0] && state != STATE_CLOSED;
 }
 
-/* The first page from @from on that no ring covers and from which @pages are free. */
+/* The first of @pages consecutive pages that no ring covers, or 0. */
 static uint32_t space_find(struct kvmfr_channels *set, const bool *used, uint32_t pages)
 {
 	uint32_t at = set->data;
@@ -362,7 +361,7 @@ static uint32_t space_find(struct kvmfr_channels *set, const bool *used, uint32_
 	return pages <= set->pages - at ? at : 0;
 }
 
-/* Which slots are used, into @used; answers one that is not, or NULL. */
+/* Sets @used for each slot. Returns the first slot that is free, or NULL. */
 static struct slot *slots_used(struct kvmfr_channels *set, bool *used)
 {
 	struct slot *free = NULL;
@@ -393,7 +392,7 @@ uint64_t kvmfr_channels_room(struct kvmfr_channels *set)
 	return (uint64_t)low * FORMAT_PAGE;
 }
 
-/* The size of a ring for so many bytes, or 0. */
+/* The size of a ring for this many bytes, or 0 if that is too many. */
 static uint32_t ring_size(size_t bytes)
 {
 	uint32_t size = FORMAT_RING_MIN;
@@ -414,7 +413,7 @@ static void descriptor_write(struct kvmfr_channels *set, struct slot *slot)
 		format_store(&d->ring[i].size, slot->d.size[i]);
 	}
 	memcpy(d->name, slot->d.name, FORMAT_NAME_SIZE);
-	/* Release: the rest is there before the serial is odd. */
+	/* Release: the rest is stored before the odd serial. */
 	format_store_release(&d->serial, slot->d.serial);
 	kvmfr__channels_signal(set, slot - set->slot);
 }
@@ -469,7 +468,7 @@ int kvmfr_channel_remove(struct kvmfr_channels *set, const char *name)
 	memory = kvmfr__channels_slot(set, slot);
 	slot->d.serial++;
 	format_store_release(&memory->descriptor.serial, slot->d.serial);
-	/* Either the guest sees this after it opened, or slot_is_used() sees its end. */
+	/* Either a guest that opens sees the serial, or slot_is_used() sees its open end. */
 	format_fence();
 	slot_clear(slot);
 	kvmfr__channels_signal(set, slot - set->slot);
@@ -516,7 +515,7 @@ static void info_fill(struct kvmfr_channels *set, struct slot *slot,
 		info->waiting[i] = waiting < info->size[i] ? waiting : info->size[i];
 		info->bytes[i] = le64toh(__atomic_load_n(&writer->bytes, __ATOMIC_RELAXED));
 	}
-	/* What nobody is going to read doesn't wait. */
+	/* Data that nobody will read isn't waiting. */
 	for (int i = 0; i < 2; i++)
 		if (info->state[!i] != KVMFR_CHANNEL_CONNECTED)
 			info->waiting[i] = 0;
@@ -539,7 +538,7 @@ int kvmfr_channels_list(struct kvmfr_channels *set, struct kvmfr_channel_info *i
 	return n;
 }
 
-/* What is to be told of a slot. */
+/* Fills in the next event of a slot; false if there is none after all. */
 static bool slot_event(struct kvmfr_channels *set, struct slot *slot,
 		       struct kvmfr_channel_event *event)
 {
@@ -559,7 +558,7 @@ static bool slot_event(struct kvmfr_channels *set, struct slot *slot,
 	} else {
 		event->what = KVMFR_CHANNEL_CHANGED;
 		slot->look = false;
-		/* Next time the others have their turn, however much is happening here. */
+		/* The others are next, however busy this one is. */
 		set->cursor = (set->cursor + 1) % set->slots;
 	}
 	return event->what != KVMFR_CHANNEL_CHANGED || slot->exists;
@@ -585,14 +584,17 @@ int kvmfr_channels_event(struct kvmfr_channels *set, struct kvmfr_channel_event 
 /* --- attaching ------------------------------------------------------------- */
 
 /*
- * A lock on one byte of the memory's file, so that the kernel ends it with the
- * process. A descriptor that came through a socket is shared with others, and
- * so would be its lock: it is opened again, or where a DMA-BUF refuses that,
- * the lock is the process's.
+ * Locks one byte of the memory's file, so that the kernel ends the lock with the
+ * process. A descriptor that came through a socket shares its open file, and so
+ * its OFD lock, with other processes: the file is opened again. A DMA-BUF refuses
+ * that, so there it is a lock of the process (F_SETLK). Returns the descriptor
+ * that holds the lock, -1 if none does, or a negative errno below -1.
  */
 static int side_lock(int fd, int side)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = side, .l_len = 1 };
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = side, .l_len = 1,
+	};
 	char path[32];
 	int own, ret;
 
@@ -617,7 +619,7 @@ static void side_unlock(struct kvmfr_channels *set)
 	};
 
 	if (set->lock >= 0) {
-		/* A child that was forked has the descriptor, too. */
+		/* A forked child has the descriptor, too, and would keep the lock. */
 		fcntl(set->lock, F_OFD_SETLK, &lock);
 		close(set->lock);
 	} else if (set->backing.fd >= 0 && !set->observe) {
@@ -626,8 +628,8 @@ static void side_unlock(struct kvmfr_channels *set)
 }
 
 /*
- * Ends that are open in the memory, but in no process, become closed. The ack
- * of one that was connected stays, for who goes on with it.
+ * Closes ends that are open in the memory but in no process. The ack of a
+ * connected one stays, so that the next process can go on with it.
  */
 static void close_what_is_open(struct kvmfr_channels *set)
 {
@@ -676,7 +678,7 @@ static struct kvmfr_channels *set_new(const struct kvmfr_channels_backing *backi
 	return set;
 }
 
-/* The header of memory that may be attached to; formats it before, if need be. */
+/* Reads the header, after formatting the memory if that is needed and allowed. */
 static int header_get(const struct kvmfr_channels_backing *backing, unsigned int flags,
 		      struct format_header *header)
 {

@@ -2,19 +2,19 @@
 /*
  * libkvmfr-channel: named byte streams between a host and its guest
  *
- * Channels are in the memory of an ivshmem-doorbell device that has nothing
- * else in it; docs/channels.rst describes the format. The memory has two sides,
- * "host" and "guest". The host formats it, and creates and removes channels.
- * (Between two guests, one of them plays the host.) A side belongs to one
- * process at a time. On most machines that is kvmfrd, which gives every channel
- * to other programs as a UNIX socket; then they need nothing of this.
+ * Channels use all of the memory of an ivshmem-doorbell device; docs/channels.rst
+ * describes the format. The memory has two sides, "host" and "guest". The host
+ * formats it, and creates and removes channels. (Between two guests, one of them
+ * plays the host.) A side belongs to one process at a time. Usually that is
+ * kvmfrd, which gives other programs each channel as a UNIX socket; they don't
+ * need this library.
  *
- * What the other side writes into the memory does no harm: every word is read
- * once and checked. At worst a channel answers -EPROTO.
+ * Whatever the other side writes into the memory, every word is read once and
+ * checked. At worst a channel returns -EPROTO.
  *
- * The library has no threads, handles no signals and prints nothing. A set of
- * channels, with all that are open of it, is used by one thread at a time.
- * Functions return a negative errno when they fail; errno itself is not set.
+ * The rules of libkvmfr.h apply: negative errno, no threads, no signals. A set of
+ * channels and the channels opened from it count as one object, which only one
+ * thread uses at a time.
  */
 #ifndef LIBKVMFR_CHANNEL_H
 #define LIBKVMFR_CHANNEL_H
@@ -36,7 +36,7 @@ enum kvmfr_channel_side {
 	KVMFR_CHANNEL_GUEST = 1,
 };
 
-/* What an end of a channel is. */
+/* The state of one end of a channel. */
 enum kvmfr_channel_state {
 	KVMFR_CHANNEL_ABSENT,		/* nobody is attached to this side */
 	KVMFR_CHANNEL_CLOSED,		/* no program has it open */
@@ -46,7 +46,7 @@ enum kvmfr_channel_state {
 
 struct kvmfr_channel_info {
 	char name[KVMFR_CHANNEL_NAME_SIZE];
-	/* All of these are [0] of the host, [1] of the guest. */
+	/* In each of these, [0] is the host's side and [1] the guest's. */
 	enum kvmfr_channel_state state[2];
 	uint32_t size[2];		/* of the ring that the side writes, in bytes */
 	uint32_t waiting[2];		/* written by the side, not yet read by the other */
@@ -58,17 +58,17 @@ struct kvmfr_channels;
 struct kvmfr_channel;
 
 /*
- * What channels need of the outside. It is copied; what it points to stays the
- * caller's and has to outlive the set.
+ * What channels run on: memory and a doorbell. The struct is copied; what it
+ * points to stays the caller's and must outlive the set.
  */
 struct kvmfr_channels_backing {
 	void *memory;		/* mapped readable and writable, aligned to a page */
 	size_t size;		/* of the memory in bytes, a multiple of 4096 */
-	int fd;			/* of the memory, for a lock that keeps a second process
-				 * from the same side; -1: the caller sees to that */
+	int fd;			/* of the memory, to lock the side against a second
+				 * process; -1: the caller makes sure there is none */
 	uint32_t id;		/* own id as a peer of the device */
 	int wake;		/* polls readable when somebody has rung vector 0 */
-	/* Makes it unreadable again. 1: it was rung; 0: it wasn't; or an error. */
+	/* Clears vector 0. 1: it was rung; 0: it wasn't; or a negative errno. */
 	int (*clear)(void *opaque);
 	/* Rings a vector of another peer. */
 	int (*ring)(void *opaque, uint32_t peer, uint32_t vector);
@@ -76,23 +76,26 @@ struct kvmfr_channels_backing {
 };
 
 /*
- * The backing of channels on a peer that was opened with one vector or more
- * (see libkvmfr.h). Maps its memory, which kvmfr_channels_unback() unmaps.
- * Both belong to the caller; the peer stays open as long as the backing is used.
+ * Fills in the backing for channels on a peer (libkvmfr.h) that was opened with
+ * one vector or more. Maps its memory; kvmfr_channels_unback() unmaps it. Backing
+ * and peer belong to the caller, and the peer must stay open as long as the
+ * backing is used.
  *
- * When a device is unplugged its memory gives SIGBUS, as kvmfr.h says: a program
- * that is to outlive that has a handler which calls kvmfr_channels_fault().
+ * When a device is unplugged, touching its memory gives SIGBUS, see kvmfr.h. A
+ * program that must survive that installs a handler that calls
+ * kvmfr_channels_fault().
  *
- * Errors: those of the kvmfr_peer_*() functions.
+ * Errors: those of kvmfr_peer_size(), kvmfr_peer_id(), kvmfr_peer_vector_fd() and
+ * kvmfr_peer_map().
  */
 KVMFR_API int kvmfr_channels_back(struct kvmfr_channels_backing *backing, struct kvmfr_peer *peer);
 KVMFR_API void kvmfr_channels_unback(struct kvmfr_channels_backing *backing);
 
-/* Make the memory one for channels if it is empty: zero at its start and its end. */
+/* Format the memory if it is empty: its first page and its last 64 KiB are zero. */
 #define KVMFR_CHANNELS_FORMAT	0x1
-/* The same, whatever is in it. What was there is lost. */
+/* Format the memory whatever is in it. The contents are lost. */
 #define KVMFR_CHANNELS_OVERWRITE 0x2
-/* Only look: kvmfr_channels_list() works, nothing is written, nobody disturbed. */
+/* Only look: kvmfr_channels_list() works. Nothing is written and nobody is rung. */
 #define KVMFR_CHANNELS_OBSERVE	0x4
 
 /**
@@ -100,23 +103,23 @@ KVMFR_API void kvmfr_channels_unback(struct kvmfr_channels_backing *backing);
  * @set: the new set, to be given to kvmfr_channels_detach()
  * @backing: the memory and the doorbell
  * @side: which side to be
- * @flags: KVMFR_CHANNELS_*; FORMAT and OVERWRITE are for the host
+ * @flags: KVMFR_CHANNELS_*; FORMAT and OVERWRITE are for the host only
  *
- * Ends that an earlier process left open, by kvmfr_channels_leave() or because it
- * died, are closed. What it hadn't read yet is read by the next that opens that
- * channel, followed by an end of file. Channels that are in the memory stay; a
- * host that shouldn't believe its guest, who can write there, what they are
- * called removes those it doesn't know.
+ * Ends that an earlier process left open, by kvmfr_channels_leave() or by dying,
+ * are closed. What that process had not read is read by whoever opens the channel
+ * next, followed by an end of file. Channels in the memory are kept. The guest
+ * could have written any names there: a host that must not trust it removes the
+ * channels it doesn't know.
  *
  * Errors:
- * EINVAL: an unknown flag, a flag that isn't for this side, memory that isn't
- *	aligned.
- * EPROTO: the memory has no channels in it, or of a newer major version, or it
- *	isn't empty and FORMAT was asked for; kvmfr_channels_problem() says which.
+ * EINVAL: an unknown flag, a flag that isn't for this side, or memory or a size
+ *	that isn't a multiple of 4096.
+ * EPROTO: the memory has no channels in it, or they have another major version,
+ *	or FORMAT was given and it isn't empty; kvmfr_channels_problem() says which.
  *	Nothing was written.
- * EBUSY: another process is this side.
- * ENOSPC: the memory is too small to format: 24 KiB are the least.
- * ENOMEM
+ * EBUSY: another process is attached as this side.
+ * ENOSPC: the memory is too small to format: at least 24 KiB are needed.
+ * ENOMEM; and the errors of fcntl() when it locks @backing->fd.
  */
 KVMFR_API int kvmfr_channels_attach(struct kvmfr_channels **set,
 				    const struct kvmfr_channels_backing *backing,
@@ -125,17 +128,17 @@ KVMFR_API int kvmfr_channels_attach(struct kvmfr_channels **set,
 /**
  * kvmfr_channels_detach - stop being a side
  *
- * Closes every channel that is open in @set, whose pointers are void from then
- * on, tells the other side, and frees @set. NULL is allowed.
+ * Closes every open channel of @set, whose pointers become invalid, tells the
+ * other side, and frees @set. NULL is allowed.
  */
 KVMFR_API void kvmfr_channels_detach(struct kvmfr_channels *set);
 
 /**
- * kvmfr_channels_leave - stop being a side, so that another process goes on
+ * kvmfr_channels_leave - stop being a side, so that another process can go on
  *
- * As kvmfr_channels_detach(), but what hasn't been read stays for the next that
- * attaches, as after a process that died. For a new version of a program, and
- * for the host before a live migration. NULL is allowed.
+ * As kvmfr_channels_detach(), but unread data stays for the process that attaches
+ * next, as it does when a process dies. For replacing a program by a new version,
+ * and for the host before a live migration. NULL is allowed.
  */
 KVMFR_API void kvmfr_channels_leave(struct kvmfr_channels *set);
 
@@ -143,28 +146,28 @@ KVMFR_API void kvmfr_channels_leave(struct kvmfr_channels *set);
  * kvmfr_channels_fault - the memory gave SIGBUS: go on without it
  * @address: si_addr of the signal
  *
- * For a handler of SIGBUS, from which it is safe to call. If @address is in the
- * memory of @set, memory of zeros is put in its place, so that the handler can
- * return. From then on everything answers -ENODEV; what was being read when it
- * happened isn't returned as data.
+ * To be called from a SIGBUS handler; it is async-signal-safe. If @address is in
+ * the memory of @set, zeroed memory is mapped in its place, so that the handler
+ * can return. From then on every call returns -ENODEV; bytes that were being read
+ * at that moment are not returned as data.
  *
- * Returns 1, or 0 if the address is elsewhere: the fault is another one.
+ * Returns 1, or 0 if @address isn't in this memory: the fault has another cause.
  */
 KVMFR_API int kvmfr_channels_fault(struct kvmfr_channels *set, const void *address);
 
 /**
  * kvmfr_channels_problem - why memory can't be used for channels
  *
- * Returns a sentence without a full stop, a constant, or NULL if the memory is
- * in the format and of a version that this library knows. Only reads.
+ * Returns a constant string (a sentence without a full stop), or NULL if the
+ * memory is formatted in a version that this library knows. Only reads.
  */
 KVMFR_API const char *kvmfr_channels_problem(const void *memory, size_t size);
 
 /**
- * kvmfr_channels_fd - the descriptor that tells when something has happened
+ * kvmfr_channels_fd - the descriptor that polls readable when something happens
  *
- * It polls readable; then ask kvmfr_channels_event() until it returns 0. It is
- * the "wake" of the backing, and the caller's.
+ * Then call kvmfr_channels_event() until it returns 0. It is the "wake" of the
+ * backing, so the caller owns it.
  */
 KVMFR_API int kvmfr_channels_fd(const struct kvmfr_channels *set);
 
@@ -177,36 +180,36 @@ enum kvmfr_channel_what {
 struct kvmfr_channel_event {
 	enum kvmfr_channel_what what;
 	char name[KVMFR_CHANNEL_NAME_SIZE];
-	struct kvmfr_channel *channel;	/* if it is open here, otherwise NULL */
-	enum kvmfr_channel_state other;	/* what the other side's end is */
+	struct kvmfr_channel *channel;	/* the open channel, NULL if it isn't open here */
+	enum kvmfr_channel_state other;	/* of the other side's end */
 };
 
 /**
  * kvmfr_channels_event - the next thing that has happened
  *
- * Events tell where to look, they don't count: several may come as one, and one
- * may turn out to be for nothing. After a CHANGED ask kvmfr_channel_poll().
- * Who mixes this with calls that block asks until 0 before sleeping on the
- * descriptor, since those calls read it, too. The other side can make events
- * without end; no channel waits for another that has many, but a program that
- * has more to do than this asks so and so often, then does that.
+ * Returns 1 and fills *@event, or 0 if there is none. Never blocks.
  *
- * Returns 1 and fills *@event, or 0 if there is none.
+ * An event says where to look: several may be merged into one, and one may turn
+ * out to be spurious. After CHANGED, call kvmfr_channel_poll(). Blocking calls
+ * clear the descriptor, too, so a program that uses both calls this until it
+ * returns 0 before it sleeps on the descriptor. Channels take turns, so that a
+ * busy one doesn't hold up the others; but the other side can make events without
+ * end, so a program with other work must bound how many it takes in a row.
  *
- * Errors: ESTALE: the memory was formatted anew, or replaced by that of another
- * machine (live migration, which rings nobody: a host that has a guest coming
- * asks now and then): detach and attach again; until then everything answers
- * ENODEV. Or what the backing's clear() answers, as ENODEV when the
- * device was unplugged.
+ * Errors: ESTALE: the memory was formatted again, or replaced by that of another
+ * machine: detach and attach again; until then other calls return ENODEV. (A live
+ * migration rings nobody, so a host that expects a guest calls this now and then.)
+ * Or the error of the backing's clear(), such as ENODEV when the device was
+ * unplugged.
  */
 KVMFR_API int kvmfr_channels_event(struct kvmfr_channels *set, struct kvmfr_channel_event *event);
 
 /**
- * kvmfr_channels_peer_gone - the doorbell's server says that a peer has left
+ * kvmfr_channels_peer_gone - report a peer that has left the doorbell's server
  *
- * If @id is the other side, its ends count as closed until somebody attaches
- * there again. Without this call, the end of a process that had no time to say
- * so is only noticed when the next one attaches.
+ * If @id is the other side's, its ends count as closed until a process attaches
+ * there again. Without this call, the death of that process is only noticed when
+ * the next one attaches.
  */
 KVMFR_API void kvmfr_channels_peer_gone(struct kvmfr_channels *set, uint32_t id);
 
@@ -215,15 +218,17 @@ KVMFR_API void kvmfr_channels_peer_gone(struct kvmfr_channels *set, uint32_t id)
  * @infos: filled with as many as fit, may be NULL if @count is 0
  *
  * Returns how many channels there are, which may be more than @count.
+ *
+ * Errors: ENODEV: see kvmfr_channels_event().
  */
 KVMFR_API int kvmfr_channels_list(struct kvmfr_channels *set, struct kvmfr_channel_info *infos,
 				  int count);
 
 /**
- * kvmfr_channels_room - the largest piece of memory that is free, in bytes
+ * kvmfr_channels_room - the size of the largest free piece of memory, in bytes
  *
- * Both rings of a channel have to fit into one piece. 0: none, or there are as
- * many channels as the memory was formatted for.
+ * Both rings of a channel must fit into one piece. 0: there is none, or there are
+ * as many channels as the memory was formatted for.
  */
 KVMFR_API uint64_t kvmfr_channels_room(struct kvmfr_channels *set);
 
@@ -234,24 +239,25 @@ KVMFR_API uint64_t kvmfr_channels_room(struct kvmfr_channels *set);
  *	at least 4096, at most 1 GiB, is taken
  * @to_host: bytes of the ring that the guest writes
  *
- * Errors: EINVAL: such a name, or a size that is too large. EEXIST: the name is
- * taken. ENOSPC: no room, see kvmfr_channels_room(). EPERM: not the host.
+ * Errors: EINVAL: an invalid name, or a size that is too large. EEXIST: the name
+ * is taken. ENOSPC: no room, see kvmfr_channels_room(). EPERM: not the host.
+ * ENODEV: see kvmfr_channels_event().
  */
 KVMFR_API int kvmfr_channel_create(struct kvmfr_channels *set, const char *name,
 				   size_t to_guest, size_t to_host);
 
 /**
- * kvmfr_channel_remove - take a channel away (the host only)
+ * kvmfr_channel_remove - remove a channel (the host only)
  *
- * Whoever has it open gets ENODEV from then on. Its memory is used again as
- * soon as the guest has closed it.
+ * Whoever has it open gets ENODEV from then on. Its memory is reused as soon as
+ * the guest has closed it.
  *
- * Errors: EINVAL: no name for a channel. ENOENT: there is none. EPERM: not the
- * host.
+ * Errors: EINVAL: an invalid name. ENOENT: no such channel. EPERM: not the host.
+ * ENODEV: see kvmfr_channels_event().
  */
 KVMFR_API int kvmfr_channel_remove(struct kvmfr_channels *set, const char *name);
 
-/* For kvmfr_channel_open(): -EAGAIN instead of waiting. */
+/* For kvmfr_channel_open(): read() and write() return -EAGAIN instead of waiting. */
 #define KVMFR_CHANNEL_NONBLOCK	0x1
 
 /**
@@ -260,8 +266,9 @@ KVMFR_API int kvmfr_channel_remove(struct kvmfr_channels *set, const char *name)
  *
  * Doesn't wait for the other end to be opened.
  *
- * Errors: EINVAL: no name for a channel, unknown flag. ENOENT: there is none.
- * EBUSY: this side's end is open already. EPERM: the set only observes. ENOMEM.
+ * Errors: EINVAL: an invalid name, or an unknown flag. ENOENT: no such channel.
+ * EBUSY: this side's end is already open. EPERM: the set only observes. ENODEV:
+ * see kvmfr_channels_event(). ENOMEM.
  */
 KVMFR_API int kvmfr_channel_open(struct kvmfr_channels *set, const char *name,
 				 unsigned int flags, struct kvmfr_channel **channel);
@@ -269,40 +276,40 @@ KVMFR_API int kvmfr_channel_open(struct kvmfr_channels *set, const char *name,
 /**
  * kvmfr_channel_close - close an end
  *
- * The other end can still read what was written, then it gets the end of file.
- * What this end hasn't read is lost. NULL is allowed.
+ * The other end can still read what was written, then gets an end of file. What
+ * this end has not read is lost. NULL is allowed.
  */
 KVMFR_API void kvmfr_channel_close(struct kvmfr_channel *channel);
 
 /**
  * kvmfr_channel_read - read what has come
  *
- * Waits until there is something, unless the channel is NONBLOCK.
+ * Waits for data, unless the channel is NONBLOCK.
  *
- * Returns the bytes read, 1 to @size. 0: nothing is left, and the other end is
- * away or has finished writing (or @size is 0). A connection that ends is
- * reported by one 0, or more; after it the channel connects again by itself
- * when the other end is opened.
+ * Returns the number of bytes read, 1 to @size. 0 (end of file): nothing is left,
+ * and the other end is not open or has finished writing; or @size is 0. A
+ * connection that ends gives one 0 or more. After that the channel connects again
+ * by itself when the other end is opened.
  *
- * Errors: EAGAIN: nothing has come (NONBLOCK only). EINTR: a signal while
- * waiting. ENODEV: the channel was removed. EPROTO: the other side has broken
- * the protocol; close the channel, and open it again if that is wanted.
+ * Errors: EAGAIN: no data (NONBLOCK only). EINTR: a signal while waiting. ENODEV:
+ * the channel was removed, or see kvmfr_channels_event(). EPROTO: the other side
+ * has broken the protocol; close the channel, it can be opened again.
  */
 KVMFR_API ssize_t kvmfr_channel_read(struct kvmfr_channel *channel, void *data, size_t size);
 
 /**
  * kvmfr_channel_write - write
  *
- * Waits until all is written, unless the channel is NONBLOCK: then it writes
- * what there is room for.
+ * Waits until all is written. If the channel is NONBLOCK, writes as much as there
+ * is room for.
  *
- * Returns the bytes written, which are fewer than @size if the channel is
- * NONBLOCK or something happened after some were written.
+ * Returns the number of bytes written. It is less than @size if the channel is
+ * NONBLOCK, or if an error came after some bytes were written.
  *
  * Errors: EAGAIN: no room, or the other end is not open (NONBLOCK only). EPIPE:
- * the other end was closed, or kvmfr_channel_shutdown() was called; the
- * connection is over, read until 0 to go on with the next. EINTR, ENODEV,
- * EPROTO as for reading.
+ * the connection is over, because the other end was closed or
+ * kvmfr_channel_shutdown() was called; read until 0 to go on with the next.
+ * EINTR, ENODEV, EPROTO as for kvmfr_channel_read().
  */
 KVMFR_API ssize_t kvmfr_channel_write(struct kvmfr_channel *channel, const void *data,
 				      size_t size);
@@ -317,34 +324,34 @@ KVMFR_API ssize_t kvmfr_channel_write(struct kvmfr_channel *channel, const void 
  */
 KVMFR_API int kvmfr_channel_shutdown(struct kvmfr_channel *channel);
 
-#define KVMFR_CHANNEL_IN	0x1	/* read() doesn't wait: data, or the end */
+#define KVMFR_CHANNEL_IN	0x1	/* read() doesn't wait: data, or the end of file */
 #define KVMFR_CHANNEL_OUT	0x2	/* write() doesn't wait: there is room */
-#define KVMFR_CHANNEL_HUP	0x4	/* the other end is away */
-#define KVMFR_CHANNEL_ERR	0x8	/* read() and write() say what: ENODEV, EPROTO */
-#define KVMFR_CHANNEL_END	0x10	/* a connection is over; reading it to its end is due */
-#define KVMFR_CHANNEL_EOF	0x20	/* with IN: nothing is left of a connection, read() answers 0 */
+#define KVMFR_CHANNEL_HUP	0x4	/* the other end is not open */
+#define KVMFR_CHANNEL_ERR	0x8	/* read() and write() fail with ENODEV or EPROTO */
+#define KVMFR_CHANNEL_END	0x10	/* the connection is over; read until 0 for the next one */
+#define KVMFR_CHANNEL_EOF	0x20	/* with IN: nothing is left to read, read() returns 0 */
 
 /**
- * kvmfr_channel_poll - what could be done without waiting
+ * kvmfr_channel_poll - what can be done without waiting
  *
- * Returns KVMFR_CHANNEL_* bits. What is missing of IN and OUT will be told:
- * the descriptor of the set polls readable when it may have come. (read() and
- * write() that return -EAGAIN see to the same.)
+ * Returns KVMFR_CHANNEL_* bits. If IN or OUT is missing, the descriptor of the set
+ * polls readable when it may have become possible; the same holds after a read()
+ * or write() that returned -EAGAIN. Never blocks.
  */
 KVMFR_API unsigned int kvmfr_channel_poll(struct kvmfr_channel *channel);
 
 /**
  * kvmfr_channel_wait - wait until something can be done
- * @events: KVMFR_CHANNEL_IN, OUT or both. ERR ends the waiting, too, and HUP
- *	unless the other end was away all the time. Who waits for OUT is woken by
- *	END as well, since writing then answers -EPIPE
- * @timeout: milliseconds; -1: as long as it takes
+ * @events: KVMFR_CHANNEL_IN, OUT or both. ERR always ends the wait. HUP does if
+ *	the other end has been open during the wait. END ends a wait for OUT,
+ *	since writing then fails with EPIPE
+ * @timeout: in milliseconds; -1: no limit
  *
- * Returns KVMFR_CHANNEL_* bits, 0 when the time is over, or -EINTR.
+ * Returns KVMFR_CHANNEL_* bits, 0 after the timeout, or -EINTR.
  */
 KVMFR_API int kvmfr_channel_wait(struct kvmfr_channel *channel, unsigned int events, int timeout);
 
-/* The name of an open channel. Lives as long as the open end. */
+/* The name of an open channel. Valid until the channel is closed. */
 KVMFR_API const char *kvmfr_channel_name(const struct kvmfr_channel *channel);
 
 #ifdef __cplusplus

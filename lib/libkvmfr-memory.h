@@ -2,21 +2,21 @@
 /*
  * libkvmfr: a guest's physical memory, seen from the host
  *
- * A guest whose RAM is a file that QEMU shares, such as /dev/kvmfr0, can be
- * looked into by every process that may open that file: kvmfr_memory_attach(),
- * and kvmfr_memory_at() gives a pointer to it. Of any other QEMU the memory can be
- * reached by whoever may debug the process: kvmfr_memory_attach_process(). Private
- * memory has no pointer; kvmfr_memory_read() and kvmfr_memory_write() copy.
+ * If the guest's RAM is a file that QEMU shares, such as /dev/kvmfr0, every process
+ * that may open the file can map it: kvmfr_memory_attach(), then
+ * kvmfr_memory_at() returns a pointer. The memory of any other QEMU is available
+ * to whoever may debug that process: kvmfr_memory_attach_process(). Memory that is
+ * private to QEMU has no pointer; kvmfr_memory_read() and kvmfr_memory_write()
+ * copy it.
  *
- * An address of the guest isn't an offset in the file, because a PC has a hole
- * below 4 GiB: QEMU says through QMP which ranges there are, or they are known
- * from the machine type.
+ * A guest-physical address is not an offset in the file, because a PC has a hole
+ * below 4 GiB. The map from one to the other comes from QEMU (by QMP) or is
+ * computed from the machine type.
  *
- * The guest goes on while it is looked at, and changes what is read. Read a
- * word once, copy it, and check the copy. A map is what it was when QEMU was
- * asked: memory that is plugged in later is missing from it, and after a reset
- * or with other settings of the chipset a range can be RAM that was ROM.
- * kvmfr_memory_check() says whether that happened.
+ * A running guest changes the memory while it is read. Read a word once, copy it,
+ * and check the copy. The map doesn't follow the guest: memory that is plugged in
+ * later is missing from it, and after a reset or a change of chipset settings a
+ * range can be RAM that was ROM. kvmfr_memory_check() reports that.
  *
  * The rules of libkvmfr.h apply: negative errno, no threads, no signals.
  */
@@ -38,103 +38,110 @@ struct kvmfr_memory_range {
 	uint64_t address;	/* the first guest-physical address */
 	uint64_t size;		/* in bytes */
 	uint64_t offset;	/* of the first byte in the RAM block */
-	const char *block;	/* name of the RAM block, NULL: no memory here */
+	const char *block;	/* name of the RAM block, owned by the map; NULL: no memory */
 	uint32_t rom;		/* 1: the guest can't write to it */
 };
 
 /*
- * Asks the QEMU behind a QMP socket, a UNIX socket that nobody else is
- * connected to, for its map ("info mtree -f"). Waits five seconds at most for
- * each answer. Stays connected until kvmfr_memory_close(), for events and what is
- * asked later; a QMP socket has one client at a time.
+ * Gets the map from QEMU ("info mtree -f") through a QMP UNIX socket. A QMP socket
+ * takes one client at a time; this one stays connected until
+ * kvmfr_memory_close(), for events and later questions. Waits at most five seconds
+ * for each answer.
  *
- * @memory: the new object, closed with kvmfr_memory_close(); NULL after an error.
+ * @memory: the new object, to be closed with kvmfr_memory_close(); NULL on error.
  *
- * Errors: -EPROTO: no QMP, or a map that can't be. -ETIMEDOUT: no answer,
- * perhaps because somebody else is connected. -ECONNRESET: it hung up.
- * -ENAMETOOLONG, -ENOMEM; and what socket() and connect() answer.
+ * Errors: -EPROTO: not QMP, or an impossible map. -ETIMEDOUT: no answer, perhaps
+ * because another client is connected. -ECONNRESET: QEMU closed the connection.
+ * -ENAMETOOLONG, -ENOMEM; and the errors of socket() and connect().
  */
 KVMFR_API int kvmfr_memory_from_qmp(const char *socket,
 				    struct kvmfr_memory **memory);
 
 /*
- * The map of a PC without asking its QEMU. It leaves out 640 KiB to 1 MiB, where
- * the guest decides what there is, ROM, and memory of devices. It is wrong for a
- * QEMU with max-ram-below-4g or with memory that is plugged in.
+ * Computes the map of a PC without asking QEMU. It leaves out ROM, memory of
+ * devices, and 640 KiB to 1 MiB, whose contents the guest chooses. It is wrong for
+ * a QEMU with max-ram-below-4g or with memory that was plugged in.
  *
- * @machine: QEMU's name for it: pc, q35, pc-i440fx-VERSION, pc-q35-VERSION.
- * @size: of the RAM in bytes, all of it one RAM block, which is called pc.ram.
+ * @machine: QEMU's machine type: pc, q35, pc-i440fx-VERSION, pc-q35-VERSION.
+ * @size: of the RAM in bytes. It is one RAM block, called pc.ram.
  *
- * Errors: -ENOENT: no such machine is known. -EINVAL: a size that isn't a multiple
- * of 4 KiB, of at most 1 MiB, or of more than 960 GiB. -ENOMEM.
+ * Errors: -ENOENT: the machine type isn't known. -EINVAL: @size isn't a multiple of
+ * 4 KiB, isn't above 1 MiB, or is above 960 GiB. -ENOMEM.
  */
 KVMFR_API int kvmfr_memory_from_machine(const char *machine, uint64_t size,
 					struct kvmfr_memory **memory);
 
 /*
- * The same from the text that "info mtree -f" printed earlier.
- * Errors: -EPROTO: it has no address space "memory" with RAM, or one that can't
- * be: overlapping, out of order, longer than the addresses. -ENOMEM.
+ * Reads the map from text that "info mtree -f" printed earlier.
+ *
+ * Errors: -EPROTO: there is no address space "memory" with RAM, or its ranges
+ * overlap, are out of order or exceed 64 bits. -ENOMEM.
  */
 KVMFR_API int kvmfr_memory_from_text(const char *text,
 				     struct kvmfr_memory **memory);
 
-/* Ends the mappings, too: pointers into them are invalid. NULL is fine. */
+/*
+ * Unmaps all memory, so that pointers from kvmfr_memory_at() become invalid, and
+ * frees the object. NULL is allowed.
+ */
 KVMFR_API void kvmfr_memory_close(struct kvmfr_memory *memory);
 
 /*
- * The ranges of RAM and ROM in ascending order, the object's; returns how many.
+ * Returns the number of ranges of RAM and ROM, and in *@ranges an array of them in
+ * ascending order, which the object owns.
  */
 KVMFR_API size_t kvmfr_memory_ranges(const struct kvmfr_memory *memory,
 				     const struct kvmfr_memory_range **ranges);
 
-#define KVMFR_MEMORY_WRITE	0x1	/* attach: to be written, too */
+#define KVMFR_MEMORY_WRITE	0x1	/* attach for reading and writing */
 
 /*
- * Maps the file that is a RAM block: a /dev/kvmfrN, or any file that QEMU has
- * as memory-backend-file with share=on. Only reading is possible without
+ * Maps the file behind a RAM block: a /dev/kvmfrN, or any file that QEMU has as
+ * memory-backend-file with share=on. The mapping is read-only without
  * KVMFR_MEMORY_WRITE.
  *
- * @block: the block's name; NULL is the one that has the guest's first RAM.
+ * @block: the block's name; NULL: the block with the guest's first RAM.
  *
- * A file that is cut short while it is mapped makes an access to it SIGBUS.
+ * If the file is truncated while it is mapped, accessing the mapping can give
+ * SIGBUS.
  *
- * Errors: -EINVAL: unknown flag. -ENOENT: there is no such block, or no such
- * file. -EEXIST: the block has a file. -ERANGE: the file is smaller than the
- * block. -ENODEV: neither a regular file nor a kvmfr device. What open() and
- * mmap() answer.
+ * Errors: -EINVAL: unknown flag. -ENOENT: no such block, or no such file.
+ * -EEXIST: the block is attached already. -ERANGE: the file is smaller than the
+ * block. -ENODEV: neither a regular file nor a kvmfr device. -ENOMEM; and the
+ * errors of open() and mmap().
  */
 KVMFR_API int kvmfr_memory_attach(struct kvmfr_memory *memory,
 				  const char *block, const char *path,
 				  unsigned int flags);
 
 /*
- * Attaches the blocks that aren't yet to what a QEMU has: a file that it has
- * mapped shared is mapped here, too; anything else is copied with
- * process_vm_readv(). A map from QMP says which block is where in the process;
- * without QMP the RAM is found by its size, and it is an error if that isn't
- * enough.
+ * Attaches all blocks that have no file yet through the QEMU process. What QEMU
+ * has mapped shared is mapped here, too; anything else is copied with
+ * process_vm_readv(). With QMP, QEMU says where in the process a block is;
+ * without, the RAM is the only writable mapping of its size, and it is an error
+ * if there are several.
  *
- * @pid: the QEMU's; 0 is the one that listens at the QMP socket.
+ * @pid: the QEMU process; 0: the one that listens at the QMP socket.
  *
- * A file needs what reading /proc/PID/maps and opening /proc/PID/fd need, the same
- * user or CAP_SYS_PTRACE. Copying needs what a debugger needs, on top of that
- * Yama's ptrace_scope.
+ * Mapping needs the rights to read /proc/PID/maps and to open /proc/PID/fd: the
+ * same user, or CAP_SYS_PTRACE. Copying needs the rights of a debugger, so Yama's
+ * ptrace_scope counts, too.
  *
- * Errors are those of the first block of RAM that can't be reached; others can be
- * attached then, see kvmfr_memory_way(). -EINVAL: unknown flag, or neither a
- * process nor QMP. -EEXIST: there is a process already, or the size fits
- * several of its mappings. -ENOENT: the process has no mapping that fits. -ESRCH:
- * no such process, or it ended. -EACCES: not permitted to look at the process.
- * -EPERM: not permitted to copy from it. -ENOMEM; and those of
- * kvmfr_memory_from_qmp().
+ * The result is the error of the first block of RAM that can't be reached; others
+ * can be attached all the same, see kvmfr_memory_way().
+ *
+ * Errors: -EINVAL: unknown flag, or neither a process nor QMP. -EEXIST: a process
+ * is attached already, or several mappings have the RAM's size. -ENOENT: no
+ * mapping of the process fits. -ESRCH: no such process, or it has ended. -EACCES:
+ * not permitted to look at the process. -EPERM: not permitted to copy from it.
+ * -ENOMEM; and the errors of kvmfr_memory_from_qmp().
  */
 KVMFR_API int kvmfr_memory_attach_process(struct kvmfr_memory *memory, pid_t pid,
 					  unsigned int flags);
 
 /*
- * The process behind kvmfr_memory_attach_process(), from its call on, whatever it
- * answers; before that the one that listens at the QMP socket; 0: none is known.
+ * The process of kvmfr_memory_attach_process(), even if that call failed. Before
+ * it, the process that listens at the QMP socket. 0: none is known.
  */
 KVMFR_API pid_t kvmfr_memory_process(const struct kvmfr_memory *memory);
 
@@ -145,41 +152,44 @@ enum kvmfr_memory_way {
 	KVMFR_MEMORY_COPIED,	/* copied from the process */
 };
 
-/* How a block is reached. @block: as for kvmfr_memory_attach(). */
+/* How a block is attached. @block: as for kvmfr_memory_attach(). */
 KVMFR_API enum kvmfr_memory_way kvmfr_memory_way(const struct kvmfr_memory *memory,
 						 const char *block);
 
 /*
- * Says what is at an address: the whole range of RAM or ROM that has it, with 0,
- * or the whole range without memory, with -EFAULT and @range->block NULL.
+ * What is at an address: returns 0 and the whole range of RAM or ROM that contains
+ * it, or -EFAULT and the whole hole around it, with @range->block NULL.
  */
 KVMFR_API int kvmfr_memory_range(const struct kvmfr_memory *memory,
 				 uint64_t address,
 				 struct kvmfr_memory_range *range);
 
 /*
- * The place of a guest-physical address in this process, without copying.
+ * Where a guest-physical address is mapped in this process. Nothing is copied.
  *
- * @pointer: valid until kvmfr_memory_close(), whatever happens to the QEMU. Writing
- * to it is SIGSEGV unless the block was attached with KVMFR_MEMORY_WRITE.
- * @reach: how many bytes from there are the guest's next ones, at least 1.
+ * @pointer: valid until kvmfr_memory_close(), even if QEMU ends. Writing to it is
+ * SIGSEGV unless the block was attached with KVMFR_MEMORY_WRITE.
+ * @reach: how many bytes from there on belong to consecutive guest addresses, at
+ * least 1.
  *
- * Errors: -EFAULT: no memory there: a hole, MMIO, beyond the end; see
- * kvmfr_memory_range(). -ENXIO: memory of a block that isn't attached.
- * -EOPNOTSUPP: memory that is copied; see kvmfr_memory_read().
+ * Errors: -EFAULT: no memory there (a hole, MMIO, or beyond the end), see
+ * kvmfr_memory_range(). -ENXIO: the block isn't attached. -EOPNOTSUPP: the memory
+ * can only be copied, see kvmfr_memory_read().
  */
 KVMFR_API int kvmfr_memory_at(const struct kvmfr_memory *memory,
 			      uint64_t address, void **pointer, uint64_t *reach);
 
 /*
- * Copy guest-physical memory, which may be of several ranges that follow each
- * other. Nothing is copied unless all of the addresses are memory that is attached.
- * A guest that runs can change what is copied meanwhile.
+ * Copy guest-physical memory, also across adjacent ranges. Nothing is copied
+ * unless every address is memory that is attached. A running guest can change the
+ * memory during the copy.
  *
- * Errors: -EFAULT, -ENXIO: see kvmfr_memory_at(). -EACCES: to be written, but
- * attached without KVMFR_MEMORY_WRITE, or ROM of a process. After part of it was
- * copied: -ESRCH: the process ended. -ESTALE: it has nothing there any more.
- * -EPERM: see kvmfr_memory_attach_process(). -ENOMEM.
+ * Errors before anything is copied: -EFAULT, -ENXIO: see kvmfr_memory_at().
+ * -EACCES: a write to memory that was attached without KVMFR_MEMORY_WRITE, or to
+ * ROM in a process.
+ * Errors after a part may have been copied: -ESRCH: the process ended. -ESTALE:
+ * it has no memory there any more. -EPERM: see kvmfr_memory_attach_process().
+ * -ENOMEM.
  */
 KVMFR_API int kvmfr_memory_read(const struct kvmfr_memory *memory, uint64_t address,
 				void *data, size_t size);
@@ -187,39 +197,39 @@ KVMFR_API int kvmfr_memory_write(const struct kvmfr_memory *memory, uint64_t add
 				 const void *data, size_t size);
 
 /*
- * The next part of the attached memory at or after *@address that can have
- * something other than zeros: 1, and where it is. Parts of a sparse file that
- * were never written are passed over, and stay without memory, and so does what a
- * process never touched. 0: none is left.
+ * Finds the next part of the attached memory, at or after *@address, that may
+ * contain anything but zeros. Returns 1 and sets *@address and *@size, or 0 if
+ * there is none. Holes of a sparse file and pages that a process never touched are
+ * skipped without allocating memory for them.
  */
 KVMFR_API int kvmfr_memory_data(const struct kvmfr_memory *memory,
 				uint64_t *address, uint64_t *size);
 
-#define KVMFR_MEMORY_RESIZED	0x1	/* the map is another one */
+#define KVMFR_MEMORY_RESIZED	0x1	/* the map has changed */
 #define KVMFR_MEMORY_RESET	0x2	/* the guest was reset */
-#define KVMFR_MEMORY_GONE	0x4	/* a file is shorter than what is attached of it */
+#define KVMFR_MEMORY_GONE	0x4	/* a file is now shorter than what is attached of it */
 
 /*
- * Is the guest still the one that was asked about? Compares the map with the one
- * that QEMU has now, and says whether the guest was reset since. 0, or
- * KVMFR_MEMORY_RESIZED and KVMFR_MEMORY_RESET: what was read since the last look
- * can be of both before and after. Or KVMFR_MEMORY_GONE alone.
+ * Checks whether the map is still QEMU's and whether the guest was reset since it
+ * was made. Returns 0 if nothing changed; or KVMFR_MEMORY_RESIZED,
+ * KVMFR_MEMORY_RESET or both, and then data that was read may be partly from before
+ * and partly from after; or KVMFR_MEMORY_GONE alone.
  *
- * Errors: -EOPNOTSUPP: a map without QMP, and all files are as long as they were. Others: see kvmfr_memory_from_qmp();
- * -ECONNRESET when QEMU has ended.
+ * Errors: -EOPNOTSUPP: all files have their length, and without QMP more can't be
+ * known. -ECONNRESET: QEMU has ended. Others: see kvmfr_memory_from_qmp().
  */
 KVMFR_API int kvmfr_memory_check(const struct kvmfr_memory *memory);
 
 /*
- * The notes of an ELF core, as QEMU's dump-guest-memory writes them: the
- * registers of each CPU, and what the guest gave QEMU through its vmcoreinfo
- * device. A guest that runs is stopped for a moment; waits for that a minute at
- * most.
+ * Gets the notes of an ELF core as QEMU's dump-guest-memory writes them: the
+ * registers of each CPU, and what the guest gave to its vmcoreinfo device. QEMU
+ * stops a running guest for a moment. Waits at most a minute for that.
  *
- * @notes: to be freed with free(). @machine: what goes into e_machine with them.
+ * @notes: @size bytes, to be freed with free(). @machine: the e_machine of the ELF
+ * header that they belong to.
  *
- * Errors: -EOPNOTSUPP: a map without QMP. -EBUSY: QEMU refuses now, for example
- * because it is being migrated. Others: see kvmfr_memory_from_qmp().
+ * Errors: -EOPNOTSUPP: a map without QMP. -EBUSY: QEMU refuses, for example during
+ * a migration. Others: see kvmfr_memory_from_qmp().
  */
 KVMFR_API int kvmfr_memory_notes(const struct kvmfr_memory *memory, void **notes,
 				 size_t *size, unsigned int *machine);

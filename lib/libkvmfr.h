@@ -2,12 +2,14 @@
 /*
  * libkvmfr: memory shared between machines, for programs
  *
- * The library has no threads, handles no signals and prints nothing. Nothing
- * blocks unless a function's text says so. Two threads may use two objects at
- * once; one object is used by one thread at a time.
+ * The library starts no threads, handles no signals and prints nothing. A
+ * function blocks only if its comment says so. Two threads may use two objects
+ * at once, but an object must not be used by two threads at once: there are no
+ * locks inside.
  *
- * A function that can fail returns a negative errno, as in -ENODEV; errno
- * itself is not set.
+ * A function that can fail returns a negative errno, such as -ENODEV; errno
+ * itself is not set. Sizes and offsets are in bytes. Strings that are passed in
+ * are copied.
  */
 #ifndef LIBKVMFR_H
 #define LIBKVMFR_H
@@ -19,7 +21,7 @@
 extern "C" {
 #endif
 
-/* Marks what the library exports; libkvmfr.map has the same names. */
+/* Marks what the library exports; libkvmfr.map lists the same names. */
 #define KVMFR_API __attribute__((visibility("default")))
 
 /* The library's version as in "1.1.0". A constant, never freed. */
@@ -29,169 +31,178 @@ KVMFR_API const char *kvmfr_library_version(void);
  * Peers and doorbells
  *
  * A struct kvmfr_peer is this program's end of one shared memory: in a guest a
- * /dev/kvmfrN, on a host a connection to an ivshmem server such as kvmfrd. It
- * has an id (0 to 65535) and, where there are doorbells, vectors: any peer may
- * ring any vector of another. A ring carries nothing; rings that come before
- * the first was looked at become one.
+ * /dev/kvmfrN, on a host a connection to an ivshmem server such as kvmfrd. With
+ * doorbells it has an id (0 to 65535) and vectors: any peer can ring any vector
+ * of another. A ring carries no data; rings merge until the receiver clears the
+ * vector.
  *
- * Every number and descriptor that comes from a server is checked. A server can
- * end the connection, lie about who is there and, if its memory isn't sealed,
- * shrink that (see KVMFR_PEER_SEALED). Another peer can write to the memory and
- * ring, at any time. Descriptors that are received are looked up in /proc,
- * which has to be mounted. One thing is left: a host process that shares an
- * eventfd can clear its O_NONBLOCK and fill or empty it at the same moment, so
- * that a call waits for it. A guest can't.
+ * Trust: every number and descriptor from a server is checked (descriptors in
+ * /proc, which must be mounted). What a server can still do is close the
+ * connection, lie about who is there, and shrink memory that isn't sealed (see
+ * KVMFR_PEER_SEALED). Other peers can write to the memory and ring at any time.
+ * A host process that shares an eventfd can make a call block by clearing
+ * O_NONBLOCK and filling or emptying the eventfd at the same moment; a guest
+ * can't.
  */
 struct kvmfr_peer;
 
-#define KVMFR_PEERS_MAX		64	/* others that a server may announce */
-#define KVMFR_VECTORS_MAX	64	/* of one peer */
+#define KVMFR_PEERS_MAX		64	/* other peers that a server may announce */
+#define KVMFR_VECTORS_MAX	64	/* vectors of one peer */
 
-/* kvmfr_peer_open(): return before the server has said all of its greeting. */
+/* kvmfr_peer_open(): don't wait for the server's greeting. */
 #define KVMFR_PEER_NONBLOCK	0x1
 /*
- * Refuse a server's memory that could be shrunk, which would make an access
- * to it SIGBUS: only a memfd with F_SEAL_SHRINK or a DMA-BUF is taken.
+ * Accept a server's memory only if it can't be shrunk, that is a memfd with
+ * F_SEAL_SHRINK or a DMA-BUF. Accessing what was cut off would be SIGBUS.
  */
 #define KVMFR_PEER_SEALED	0x2
 
 /*
  * Opens a /dev/kvmfrN, or connects to the UNIX socket of an ivshmem server.
  *
- * @vectors: how many own vectors the program is going to use, 0 for none.
- * @peer: the new object, closed with kvmfr_peer_close(); NULL after an error.
+ * @flags: KVMFR_PEER_*.
+ * @vectors: how many own vectors the program will use, 0 to KVMFR_VECTORS_MAX.
+ * @peer: the new object, to be closed with kvmfr_peer_close(); NULL on error.
  *
- * With a server it waits up to five seconds for the id, the memory and so many
- * vectors. With KVMFR_PEER_NONBLOCK it doesn't wait: call kvmfr_peer_event()
- * when kvmfr_peer_fd() is readable until KVMFR_EVENT_READY comes. Until then
- * the functions that need what is missing answer -EAGAIN.
+ * With a server, waits up to five seconds for the id, the memory and that many
+ * vectors. With KVMFR_PEER_NONBLOCK it doesn't wait: whenever kvmfr_peer_fd() is
+ * readable, call kvmfr_peer_event(), until KVMFR_EVENT_READY comes. Until then,
+ * functions that need what is missing return -EAGAIN.
  *
  * Errors: -EINVAL: unknown flag, too many vectors. -ENODEV: @path is neither
- * a socket nor a kvmfr device; the device is being unplugged. -ENXIO: the
- * device has fewer vectors. -ETIMEDOUT: the server didn't say enough in time.
- * -EAGAIN: with KVMFR_PEER_NONBLOCK, too many are waiting to be accepted.
- * -EPROTO: it doesn't speak the ivshmem protocol. -EPERM: KVMFR_PEER_SEALED.
- * -ECONNRESET: it closed the connection, perhaps because it is full. -ENOMEM,
- * -EMFILE; and what open(), socket() and connect() answer.
+ * a socket nor a kvmfr device, or the device is being unplugged. -ENXIO: the
+ * device has fewer vectors. -ETIMEDOUT: the greeting wasn't complete in time.
+ * -EAGAIN: with KVMFR_PEER_NONBLOCK, the server's backlog is full. -EPROTO: not
+ * the ivshmem protocol. -EPERM: the memory isn't sealed (KVMFR_PEER_SEALED).
+ * -ECONNRESET: the server closed the connection; it may be full.
+ * -ENAMETOOLONG: too long for a socket's path. -ENOMEM, -EMFILE; and the errors
+ * of stat(), open(), socket() and connect().
  */
 KVMFR_API int kvmfr_peer_open(const char *path, unsigned int flags,
 			      unsigned int vectors, struct kvmfr_peer **peer);
 
 /*
- * As kvmfr_peer_open() on a socket that is connected already, which belongs to
- * the object from then on, or is closed if there is an error.
+ * As kvmfr_peer_open(), on a socket that is already connected. The object owns
+ * @fd from then on; on error it is closed.
  */
 KVMFR_API int kvmfr_peer_from_socket(int fd, unsigned int flags,
 				     unsigned int vectors,
 				     struct kvmfr_peer **peer);
 
 /*
- * Closes what the object has; its mappings and DMA-BUFs belong to the caller
- * and stay. NULL is fine.
+ * Closes the descriptors of the object and frees it. Mappings and DMA-BUFs that
+ * were made of it belong to the caller and stay valid. NULL is allowed.
  */
 KVMFR_API void kvmfr_peer_close(struct kvmfr_peer *peer);
 
 /*
- * Starts anew after -ECONNRESET or -ENODEV, with the path, flags and vectors
- * of kvmfr_peer_open(): new id, new vectors, nobody known, and maybe other
- * memory. Descriptors of the object are other ones afterwards, and those from
- * before are closed; mappings stay what they were, and have to be made anew.
- * A PCI device is looked for in the slot that it was in, whatever its number is
- * now. After an error the object is as before and the call can be repeated.
+ * Opens the same path again after -ECONNRESET or -ENODEV, with the same flags
+ * and number of vectors. The peer then has a new id and new vectors, knows no
+ * other peers, and may have other memory. The object's old descriptors are
+ * closed. Old mappings stay, but still show the old memory: map it again. A PCI
+ * device is found by the slot that it was in, whatever its number is now.
+ * Blocks as kvmfr_peer_open() does. On error the object is unchanged, and the
+ * call can be repeated.
  *
- * Errors: as kvmfr_peer_open(); -ENOENT: nothing is back yet. -EOPNOTSUPP: made
- * by kvmfr_peer_from_socket().
+ * Errors: as kvmfr_peer_open(). -ENOENT: the device or socket isn't back yet.
+ * -EOPNOTSUPP: the object was made by kvmfr_peer_from_socket().
  */
 KVMFR_API int kvmfr_peer_reopen(struct kvmfr_peer *peer);
 
-/* The memory's size in bytes. Errors: -EAGAIN. */
+/* The memory's size in bytes. Errors: -EAGAIN: not known yet. */
 KVMFR_API int64_t kvmfr_peer_size(const struct kvmfr_peer *peer);
 
-/* The own id. Errors: -EAGAIN, -EOPNOTSUPP: a device without doorbells. */
+/*
+ * The own peer id. Errors: -EAGAIN: not known yet. -EOPNOTSUPP: a device without
+ * doorbells.
+ */
 KVMFR_API int kvmfr_peer_id(const struct kvmfr_peer *peer);
 
-/* How many own vectors there are (so far); 0 on a device without doorbells. */
+/* How many own vectors there are so far; 0 on a device without doorbells. */
 KVMFR_API unsigned int kvmfr_peer_vectors(const struct kvmfr_peer *peer);
 
 /*
  * Maps @size bytes from @offset, both multiples of the page size, for reading
- * and writing. Where it makes a difference the address is one that huge pages
- * can be mapped at. The mapping is the caller's, who ends it with munmap().
+ * and writing, at an address that allows huge pages. The caller owns the mapping
+ * and ends it with munmap().
  *
- * Errors: -EINVAL: not inside the memory. -EAGAIN. What mmap() answers.
+ * Errors: -EINVAL: not aligned, or not inside the memory. -EAGAIN: the memory
+ * isn't known yet. The errors of mmap().
  */
 KVMFR_API int kvmfr_peer_map(struct kvmfr_peer *peer, uint64_t offset,
 			     size_t size, void **address);
 
 /*
- * Makes a DMA-BUF of a part; offset and size as in kvmfr_peer_map(). The result
- * is a new descriptor with FD_CLOEXEC that the caller owns.
+ * Makes a DMA-BUF of a part of the memory; @offset and @size as in
+ * kvmfr_peer_map(). Returns a new descriptor with FD_CLOEXEC that the caller owns.
  *
- * Errors: -EINVAL, -EAGAIN. -EOPNOTSUPP: the server's memory is a DMA-BUF and
- * only a part was asked for; or it has memory that can't be one. What the ioctl
- * of /dev/kvmfrN, on a host open() and the ioctl of /dev/udmabuf, answer.
+ * Errors: -EINVAL, -EAGAIN: as kvmfr_peer_map(). -EOPNOTSUPP: the server's memory
+ * is a DMA-BUF and only a part was asked for, or there is no /dev/udmabuf. In a
+ * guest, those of KVMFR_DMABUF_CREATE (kvmfr.h); on a host, those of opening
+ * /dev/udmabuf and of UDMABUF_CREATE.
  */
 KVMFR_API int kvmfr_peer_dmabuf(struct kvmfr_peer *peer, uint64_t offset,
 				uint64_t size);
 
 enum kvmfr_event_type {
-	KVMFR_EVENT_READY = 1,	/* id, memory and the vectors asked for are there */
-	KVMFR_EVENT_PEER = 2,	/* another peer has so many vectors; 0: it has gone */
+	KVMFR_EVENT_READY = 1,	/* the id, the memory and the vectors asked for are there */
+	KVMFR_EVENT_PEER = 2,	/* another peer got a vector, or has gone (vectors == 0) */
 };
 
 struct kvmfr_event {
 	uint32_t type;		/* enum kvmfr_event_type */
 	uint32_t peer;		/* id of another peer, or the own with READY */
-	uint32_t vectors;	/* a peer comes as one event for each vector: 1, 2, ... */
+	uint32_t vectors;	/* how many it has now: one event for each, 1, 2, ... */
 };
 
 /*
- * The descriptor that is readable when kvmfr_peer_event() has something; it is
- * the object's, never to be read or closed. After an error it stays readable.
+ * The descriptor that polls readable when kvmfr_peer_event() has an event, and for
+ * good after the connection has failed. The object owns it: don't read or close it.
  */
 KVMFR_API int kvmfr_peer_fd(const struct kvmfr_peer *peer);
 
 /*
- * Takes the next event. 1: there was one; 0: none now. Call it until there is
- * none: after kvmfr_peer_open() and kvmfr_peer_reopen(), then whenever
- * kvmfr_peer_fd() is readable.
+ * Takes the next event. Returns 1 and fills *@event, or 0 if there is none. Call
+ * it until it returns 0: after kvmfr_peer_open() and kvmfr_peer_reopen(), then
+ * whenever kvmfr_peer_fd() is readable. Never blocks.
  *
- * A guest has no way to learn who is there: on a device nothing comes after
+ * A guest can't learn from its device who is there: a device has no event but
  * KVMFR_EVENT_READY.
  *
- * Errors: -ECONNRESET: the server has gone or closed the connection. What was
- * mapped stays, peers can still be rung, nobody new comes: kvmfr_peer_reopen().
- * -EPROTO: it broke the protocol, and the connection is closed. -EPERM as in
- * kvmfr_peer_open(). -EMFILE: no descriptor is left for one that it sent, and
- * the connection is closed.
+ * Errors, which end the connection: -ECONNRESET: the server has gone or closed
+ * it. -EPROTO: the server broke the protocol. -EPERM: as kvmfr_peer_open().
+ * -EMFILE: no descriptor was free for one that the server sent. Mappings stay and
+ * known peers can still be rung; kvmfr_peer_reopen() connects again.
  */
 KVMFR_API int kvmfr_peer_event(struct kvmfr_peer *peer,
 			       struct kvmfr_event *event);
 
 /*
- * Rings a vector of another peer.
+ * Rings vector @vector of peer @id. What was written to the memory before is
+ * visible to the peer when it is rung. Never blocks.
  *
- * Errors: -ENOENT: on a host: there is no such peer or vector (a guest is not
- * told). -EAGAIN: on a host: the peer has not looked for 2^64 rings. -EINVAL: a
- * number above 65535. -EOPNOTSUPP: a device without doorbells. -ENODEV: the
- * device has been unplugged.
+ * Errors: -EINVAL: a number above 65535. -ENOENT (on a host only): no such peer
+ * or vector; a guest isn't told. -EAGAIN (on a host only): the peer has not
+ * cleared the vector for 2^64 rings. -EOPNOTSUPP: a device without doorbells.
+ * -ENODEV: the device has been unplugged.
  */
 KVMFR_API int kvmfr_peer_ring(struct kvmfr_peer *peer, unsigned int id,
 			      unsigned int vector);
 
 /*
- * The descriptor that is readable when an own vector was rung, the object's,
- * never to be closed. When a device is unplugged each becomes readable once.
+ * The descriptor that polls readable when an own vector was rung, and once when
+ * the device is unplugged. The object owns it: don't close it.
  *
- * Errors: -EINVAL: there is no such vector. -ENODEV, -ENOSPC: see
- * KVMFR_DOORBELL_EVENTFD in kvmfr.h. -EMFILE, -ENOMEM.
+ * Errors: -EINVAL: no such vector. -ENODEV, -ENOSPC: see KVMFR_DOORBELL_EVENTFD
+ * in kvmfr.h. -EMFILE, -ENOMEM.
  */
 KVMFR_API int kvmfr_peer_vector_fd(struct kvmfr_peer *peer,
 				   unsigned int vector);
 
 /*
- * Makes the vector's descriptor unreadable again. Look at the memory after it,
- * not before, or a ring is lost. 1: it was rung; 0: it wasn't.
+ * Clears a vector, so that its descriptor is no longer readable. Returns 1 if it
+ * was rung, 0 if not. Look at the memory after this call, not before, or a ring
+ * can be lost.
  *
  * Errors: as kvmfr_peer_vector_fd(). -ENODEV: the device has been unplugged.
  */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A guest's physical memory: its ranges, and the files that they lie in. */
+/* A guest's physical memory: its ranges, and the files behind them. */
 #include "memory.h"
 #include "../kvmfr.h"
 
@@ -44,7 +44,7 @@ int kvmfr_memory_from_text(const char *text, struct kvmfr_memory **memory)
 	return err ?: kvmfr__memory_new(ranges, count, memory);
 }
 
-/* The map as QEMU has it now. */
+/* QEMU's current map. */
 static int ask_ranges(struct memory_qmp *qmp, struct kvmfr_memory_range **ranges,
 		      size_t *count)
 {
@@ -301,7 +301,7 @@ int kvmfr_memory_range(const struct kvmfr_memory *memory, uint64_t address,
 		}
 		begin = r->address + r->size;
 	}
-	/* All 2^64 addresses can't be a hole: a map has at least one range. */
+	/* The size can't overflow: a map has at least one range, so no hole is 2^64 bytes. */
 	*range = (struct kvmfr_memory_range) {
 		.address = begin,
 		.size = last - begin + 1,
@@ -338,7 +338,7 @@ int kvmfr_memory_at(const struct kvmfr_memory *memory, uint64_t address,
 	return 0;
 }
 
-/* One range of a read or a write; @here NULL only checks. */
+/* The part of a read or write that is in one range. @here NULL: only check it. */
 static int copy_part(const struct kvmfr_memory *memory, uint64_t address, char *here,
 		     size_t *size, bool write)
 {
@@ -403,7 +403,7 @@ int kvmfr_memory_write(const struct kvmfr_memory *memory, uint64_t address,
 	return copy(memory, address, (char *)data, size, true);
 }
 
-/* What of a block's [*@begin, @end) can have something: 1, and how much. */
+/* Finds data in a block's [*@begin, @end): 1 and *@size, or 0 if there is only a hole. */
 static int data_in_file(const struct memory_mapping *mapping, uint64_t *begin,
 			uint64_t end, uint64_t *size)
 {
@@ -470,7 +470,7 @@ int kvmfr_memory_data(const struct kvmfr_memory *memory, uint64_t *address,
 	return 0;
 }
 
-/* The notes of an ELF core for 64 bits in a file. */
+/* Reads the notes of a 64-bit ELF core. */
 static int read_notes(int fd, void **notes, size_t *size, unsigned int *machine)
 {
 	Elf64_Phdr segment = { };
@@ -510,7 +510,7 @@ int kvmfr_memory_notes(const struct kvmfr_memory *memory, void **notes, size_t *
 	fd = memfd_create("kvmfr-notes", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	/* The least that QEMU dumps, for what it writes before the memory. */
+	/* QEMU has to dump some memory; only the notes before it are wanted. */
 	err = kvmfr__memory_qmp_dump(memory->qmp, fd, first->address,
 				     first->size < DUMP_BYTES ? first->size : DUMP_BYTES);
 	if (!err)

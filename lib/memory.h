@@ -7,11 +7,11 @@
 
 #include <stdbool.h>
 
-/* What a QEMU may say; a guest of 4 TiB with 256 pc-dimms has 30 KiB. */
+/* Bounds for QEMU's answers; for a guest of 4 TiB with 256 pc-dimms they take 30 KiB. */
 #define MEMORY_TEXT_MAX		(16u << 20)
 #define MEMORY_RANGES_MAX	4096
 
-/* A RAM block that can be reached: mapped here, or copied from a process. */
+/* A RAM block that is attached: mapped here, or copied from a process. */
 struct memory_mapping {
 	const char *block;	/* of one of the ranges */
 	enum kvmfr_memory_way way;
@@ -28,7 +28,7 @@ struct memory_mapping {
 
 struct memory_process {
 	pid_t pid;		/* 0: none */
-	int fd;			/* a pidfd, so that a number used again is noticed */
+	int fd;			/* a pidfd, so that a reused pid is noticed */
 	int pagemap;		/* -1: not permitted */
 };
 
@@ -49,8 +49,8 @@ int kvmfr__memory_new(struct kvmfr_memory_range *ranges, size_t count,
 const struct memory_mapping *kvmfr__memory_mapping_find(const struct kvmfr_memory *memory,
 							const char *block);
 /*
- * The block's name as the ranges have it, and how much of it they reach. NULL
- * is the block with the first RAM. NULL if there is none.
+ * The block's name as in the ranges, and the end of its last range. @block NULL:
+ * the block with the first RAM. Returns NULL if there is no such block.
  */
 const char *kvmfr__memory_block(const struct kvmfr_memory *memory, const char *block,
 				uint64_t *size);
@@ -83,9 +83,9 @@ int kvmfr__memory_qmp_open(const char *path, struct memory_qmp **qmp);
 void kvmfr__memory_qmp_close(struct memory_qmp *qmp);
 /* The process that listens at the socket. */
 pid_t kvmfr__memory_qmp_pid(const struct memory_qmp *qmp);
-/* MEMORY_EVENT_*: what came so far, as it comes with any answer. */
+/* MEMORY_EVENT_* so far; events are received only while an answer is waited for. */
 unsigned int kvmfr__memory_qmp_events(const struct memory_qmp *qmp);
-/* What a command of the human monitor prints, as a new string. */
+/* What a command of the human monitor prints, as a new string that the caller frees. */
 int kvmfr__memory_qmp_monitor(struct memory_qmp *qmp, const char *command, char **text);
 /*
  * QEMU writes its dump of @size bytes of guest-physical memory into the file.
@@ -99,8 +99,8 @@ int kvmfr__memory_qmp_dump(struct memory_qmp *qmp, int fd, uint64_t address, uin
 int kvmfr__memory_process_copy(const struct memory_process *process, uint64_t there,
 			       void *here, size_t size, bool write);
 /*
- * The next part of [*@begin, @end) of the process that it ever touched: 1, and
- * where it is. 0: none is left.
+ * Finds the next part of [*@begin, @end) that the process ever touched. 1: it
+ * begins at *@begin and has *@size bytes. 0: there is none.
  */
 int kvmfr__memory_process_touched(const struct memory_process *process, uint64_t *begin,
 				  uint64_t end, uint64_t *size);

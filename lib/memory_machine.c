@@ -13,13 +13,13 @@
 #define MIB	(1ULL << 20)
 #define GIB	(1ULL << 30)
 
-/* With more QEMU may move RAM, to make room for the IOMMU of AMD's processors. */
+/* Above this QEMU may move RAM out of the addresses that AMD's IOMMU reserves. */
 #define SIZE_MAX_KNOWN	(960 * GIB)
 
 static const struct {
 	const char *name, *versions;
 	uint64_t split_from;	/* less RAM than this is all below 4 GiB */
-	uint64_t low;		/* of more RAM so much is there */
+	uint64_t low;		/* from then on, this much is below 4 GiB */
 } machines[] = {
 	{ "pc", "pc-i440fx-", 3584 * MIB, 3 * GIB },
 	{ "q35", "pc-q35-", 2816 * MIB, 2 * GIB },
@@ -66,7 +66,7 @@ int kvmfr_memory_from_machine(const char *machine, uint64_t size,
 	ranges = calloc(3, sizeof(*ranges));
 	if (!ranges)
 		return -ENOMEM;
-	/* From 640 KiB to 1 MiB there is a screen, ROM or RAM: the guest decides. */
+	/* 640 KiB to 1 MiB is VGA, ROM or RAM, as the guest sets the chipset. */
 	err = add(ranges, &count, 0, 640 * KIB, 0) ?:
 	      add(ranges, &count, MIB, low - MIB, MIB) ?:
 	      add(ranges, &count, 4 * GIB, size - low, low);

@@ -32,7 +32,7 @@ static bool parse_address(const char *s, uint64_t *value)
 	return true;
 }
 
-/* Where the part after "): " ends: before the offset and the accelerator. */
+/* Parses what follows "): ": the block's name, then perhaps " @OFFSET" and " KVM". */
 static int parse_block(const char *s, const char *end,
 		       struct kvmfr_memory_range *range)
 {
@@ -49,7 +49,7 @@ static int parse_block(const char *s, const char *end,
 	return range->block ? 0 : -ENOMEM;
 }
 
-/* One line of a view: 1 and a range to be freed; 0: neither RAM nor ROM. */
+/* One line of a view. 1: a range, whose name the caller frees; 0: neither RAM nor ROM. */
 static int parse_line(const char *line, const char *end,
 		      struct kvmfr_memory_range *range)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * A guest's memory in a QEMU that has no file of ours: the file that QEMU has
- * mapped shared is mapped here, too; private memory is copied.
+ * A guest's memory through its QEMU process: a file that QEMU has mapped shared is
+ * mapped here, too; private memory is copied.
  *
- * The process isn't trusted. What is written to is only what it has mapped
- * shared and writable itself, so that it can't make somebody with more rights
+ * The process isn't trusted. A file is written to only if the process itself has
+ * it mapped shared and writable, so that it can't make a more privileged program
  * write to a file for it.
  */
 #include "memory.h"
@@ -50,7 +50,7 @@ static bool parse_area(const char *line, struct area *area)
 	return true;
 }
 
-/* Does it go on where the other ends? A mapping can be several areas. */
+/* Does b continue a? One mapping can be split into several areas. */
 static bool goes_on(const struct area *a, const struct area *b)
 {
 	return a->end == b->begin && a->shared == b->shared &&
@@ -60,7 +60,8 @@ static bool goes_on(const struct area *a, const struct area *b)
 }
 
 /*
- * The area that has all of a block or, if @there is 0, the only one with its size.
+ * The area that contains the whole block or, if @there is 0, the only writable one
+ * of its size.
  * Errors: -ENOENT: there is none. -EEXIST: there are several. What open() answers.
  */
 static int find_area(const struct memory_process *process, uint64_t there,
@@ -103,7 +104,7 @@ static bool is_areas_file(const struct area *area, const struct stat *st)
 	return area->inode == st->st_ino && area->device == st->st_dev;
 }
 
-/* One of the process's descriptors, if it is of the area's file. */
+/* Opens one of the process's descriptors, if it is of the area's file. */
 static int open_descriptor(const struct memory_process *process, int directory,
 			   const char *name, const struct area *area, bool write)
 {
@@ -112,7 +113,7 @@ static int open_descriptor(const struct memory_process *process, int directory,
 
 	if (fstatat(directory, name, &st, 0) || !is_areas_file(area, &st))
 		return -ENOENT;
-	/* Opened anew it can be read-only; that wants the rights of the file. */
+	/* Opening it again gives a read-only descriptor, but needs the file's permissions. */
 	fd = openat(directory, name, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		fd = syscall(SYS_pidfd_getfd, process->fd, atoi(name), 0);
@@ -164,7 +165,7 @@ int kvmfr__memory_process_copy(const struct memory_process *process, uint64_t th
 
 		n = write ? process_vm_writev(process->pid, &local, 1, &remote, 1, 0) :
 			    process_vm_readv(process->pid, &local, 1, &remote, 1, 0);
-		/* The number can be somebody else's only after the process has ended. */
+		/* If the process is alive now, the pid was its own during the copy. */
 		if (!is_alive(process))
 			return -ESRCH;
 		if (n <= 0)
@@ -221,7 +222,7 @@ void kvmfr__memory_process_close(struct memory_process *process)
 		close(process->pagemap);
 }
 
-/* Where QEMU has the start of a block. 0: it can't be asked. */
+/* The address of a block in QEMU. *@there is 0 without QMP. */
 static int block_address(const struct kvmfr_memory *memory, const char *block,
 			 uint64_t *there)
 {
@@ -335,7 +336,7 @@ int kvmfr_memory_attach_process(struct kvmfr_memory *memory, pid_t pid,
 		if (err && !range->rom && !first)
 			first = err;
 	}
-	/* So that what was found belongs to the process that was meant. */
+	/* If the process is alive now, its pid was not reused meanwhile. */
 	return is_alive(&memory->process) ? first : -ESRCH;
 }
 

@@ -19,12 +19,12 @@ struct memory_qmp {
 	pid_t pid;
 	struct json_tokener *tokener;
 	unsigned int events;	/* MEMORY_EVENT_* */
-	size_t received;	/* of this answer, up to MEMORY_TEXT_MAX bytes */
-	size_t begin, end;	/* what of data has not been parsed */
+	size_t received;	/* bytes of this answer, at most MEMORY_TEXT_MAX */
+	size_t begin, end;	/* the part of data that was not parsed yet */
 	char data[4096];
 };
 
-/* How long to wait for the other side from now on. */
+/* Sets how long to wait for QEMU from now on. */
 static int qmp_wait(int fd, int seconds)
 {
 	struct timeval wait = { .tv_sec = seconds };
@@ -78,7 +78,7 @@ static int qmp_fill(struct memory_qmp *qmp)
 	return 0;
 }
 
-/* The next object, to be put by the caller. */
+/* Receives the next object; the caller calls json_object_put(). */
 static int qmp_receive(struct memory_qmp *qmp, struct json_object **object)
 {
 	int err;
@@ -121,7 +121,7 @@ static void qmp_event(struct memory_qmp *qmp, struct json_object *object)
 		qmp->events |= MEMORY_EVENT_RESIZED;
 }
 
-/* Waits for the object that has the member; notes events before it. */
+/* Waits for an object with this member; handles the events before it. */
 static int qmp_expect(struct memory_qmp *qmp, const char *member, char **string)
 {
 	struct json_object *object, *value;
@@ -151,7 +151,7 @@ static int qmp_expect(struct memory_qmp *qmp, const char *member, char **string)
 	return err;
 }
 
-/* Sends a command, with a descriptor unless that is -1, and takes the answer. */
+/* Sends a command, with a descriptor unless that is -1, and receives the answer. */
 static int qmp_command(struct memory_qmp *qmp, struct json_object *command, int fd,
 		       char **string)
 {
@@ -180,13 +180,13 @@ static int qmp_command(struct memory_qmp *qmp, struct json_object *command, int 
 		return -ETIMEDOUT;
 	qmp->received = 0;
 	n = qmp_expect(qmp, "return", string);
-	/* An answer that comes too late must not be taken for the next one. */
+	/* A late answer must not be taken for that of the next command. */
 	if (n == -ETIMEDOUT)
 		shutdown(qmp->fd, SHUT_RDWR);
 	return n;
 }
 
-/* The command's object, and @arguments to be filled unless that is NULL. */
+/* A command's object; @arguments, unless NULL, is set to an object to be filled in. */
 static struct json_object *qmp_object(const char *name, struct json_object **arguments)
 {
 	struct json_object *command = json_object_new_object();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A peer of shared memory: what is the same in a guest and on a host. */
+/* A peer of shared memory: the part that is common to guest and host. */
 #include "peer.h"
 
 #include <errno.h>
@@ -23,7 +23,7 @@ static void end_close(struct kvmfr_end *end)
 	end->vectors = 0;
 }
 
-/* Nothing is open, nobody known. */
+/* No descriptor is open and no other peer known. */
 static void peer_init(struct kvmfr_peer *peer)
 {
 	peer->fd = peer->memory = peer->passed = -1;
@@ -65,9 +65,9 @@ static int peer_new(unsigned int flags, unsigned int vectors,
 }
 
 /*
- * Opens what the path names; what was opened before an error stays in peer.
- * A device that was plugged in again is in its slot, and its old number may be
- * another one's by then.
+ * Opens what the path names; after an error the caller releases what is open.
+ * A device that was plugged in again is looked for by its slot, since its old
+ * number may belong to another device now.
  */
 static int peer_start(struct kvmfr_peer *peer, const char *slot)
 {
@@ -184,7 +184,7 @@ int kvmfr_peer_event(struct kvmfr_peer *peer, struct kvmfr_event *event)
 				 kvmfr__server_event(peer, event);
 }
 
-/* Is it a part of the memory, in whole pages? */
+/* 0 if it is a part of the memory in whole pages; else an errno. */
 static int part_check(const struct kvmfr_peer *peer, uint64_t offset,
 		      uint64_t size)
 {
@@ -199,8 +199,9 @@ static int part_check(const struct kvmfr_peer *peer, uint64_t offset,
 }
 
 /*
- * The kernel maps huge pages where address and offset agree modulo their size.
- * Two of them too much are reserved, and what is left over given back.
+ * Reserves addresses for a mapping. The kernel maps huge pages where address and
+ * offset agree modulo HUGE, so HUGE bytes more than needed are reserved. What is
+ * too much in front is given back here, the *@left bytes behind by the caller.
  */
 static char *reserve(uint64_t offset, size_t size, size_t *left)
 {
@@ -232,7 +233,7 @@ int kvmfr_peer_map(struct kvmfr_peer *peer, uint64_t offset, size_t size,
 	place = reserve(offset, size, &left);
 	if (place == MAP_FAILED)
 		return -ENOMEM;
-	/* gone first, since nothing may fail behind the mapping */
+	/* Before mmap(), so that nothing is left to fail after it. */
 	munmap(place + size, left);
 	p = mmap(place, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		 peer->memory, offset);
@@ -284,7 +285,7 @@ int kvmfr_peer_vector_fd(struct kvmfr_peer *peer, unsigned int vector)
 				 peer->self.fd[vector];
 }
 
-/* The eventfd doesn't block, so there is nothing to be asked first. */
+/* The eventfd is O_NONBLOCK, so read() needs no poll() before it. */
 int kvmfr_peer_vector_clear(struct kvmfr_peer *peer, unsigned int vector)
 {
 	int fd = kvmfr_peer_vector_fd(peer, vector);

@@ -8,22 +8,22 @@
 #include "../kvmfr.h"
 #include "libkvmfr.h"
 
-/* A peer that a server has announced, and on either side oneself. */
+/* A peer: another one that a server has announced, or ourselves. */
 struct kvmfr_end {
 	int id;				/* -1: this place is free */
-	unsigned int vectors;		/* how many of fd[] there are */
-	unsigned int told;		/* how many were given out as events */
+	unsigned int vectors;		/* entries of fd[] in use */
+	unsigned int told;		/* how many were reported as events */
 	int fd[KVMFR_VECTORS_MAX];	/* eventfds; on a device -1 until asked for */
 };
 
 struct kvmfr_peer {
-	char *path;			/* NULL: made of a socket */
+	char *path;			/* NULL: made by kvmfr_peer_from_socket() */
 	char slot[32];			/* PCI address of a device, or "" */
 	unsigned int flags, wanted;
 	bool is_device;
-	bool ready;			/* KVMFR_EVENT_READY was given out */
+	bool ready;			/* KVMFR_EVENT_READY was reported */
 
-	int fd;				/* what kvmfr_peer_fd() answers */
+	int fd;				/* for kvmfr_peer_fd() */
 	int memory;			/* the device, or the server's memory; or -1 */
 	uint64_t size;
 	bool is_dmabuf;
@@ -32,7 +32,7 @@ struct kvmfr_peer {
 	/* with a server */
 	int error;			/* why the connection has ended */
 	bool greeted;			/* the version was right */
-	unsigned char message[8];	/* what has come of one */
+	unsigned char message[8];	/* being received: the first @received bytes of it */
 	unsigned int received;
 	int passed;			/* the descriptor that came with it, or -1 */
 	struct kvmfr_end others[KVMFR_PEERS_MAX];

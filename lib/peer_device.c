@@ -13,7 +13,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* The last part of what a link in the device's directory of sysfs points to. */
+/* The last component of what a link in the device's sysfs directory points to. */
 static int link_name(const struct stat *st, const char *name, char *result,
 		     size_t size)
 {
@@ -34,8 +34,8 @@ static int link_name(const struct stat *st, const char *name, char *result,
 }
 
 /*
- * Is it kvmfr's, and in which slot? 'u' 0x50 to 0x52 may mean something else to
- * another driver's device.
+ * Checks that it is a kvmfr device, since 'u' 0x50 to 0x52 may mean something else
+ * to another driver, and finds its PCI slot.
  */
 static int identify(struct kvmfr_peer *peer)
 {
@@ -46,7 +46,7 @@ static int identify(struct kvmfr_peer *peer)
 		return -errno;
 	if (link_name(&st, "subsystem", class, sizeof(class)) || strcmp(class, "kvmfr"))
 		return -ENODEV;
-	/* Static memory is in no slot. */
+	/* Static memory has no slot. */
 	if (link_name(&st, "device", peer->slot, sizeof(peer->slot)))
 		peer->slot[0] = 0;
 	return 0;
@@ -90,7 +90,7 @@ int kvmfr__device_open(struct kvmfr_peer *peer, const char *path)
 		return -errno;
 	peer->size = size;
 
-	/* An older module answers ENOTTY. */
+	/* ENOTTY: a module without doorbells */
 	if (!ioctl(peer->memory, KVMFR_DOORBELL_INFO, &info))
 		peer->self.id = info.id;
 	else if (errno != EOPNOTSUPP && errno != ENOTTY)

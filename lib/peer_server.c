@@ -2,10 +2,11 @@
 /*
  * A peer that is a client of an ivshmem server.
  *
- * The server sends and the client never answers. A message is an int64,
- * little-endian, with at most one descriptor: version 0; the client's id; -1
- * with the memory; then an id with an eventfd for each vector of a peer (the
- * own id for the own vectors), and an id alone when that peer has gone.
+ * Only the server sends. A message is a little-endian int64 with at most one
+ * descriptor. First come version 0, the client's id, and -1 with the memory. Then
+ * an id with an eventfd announces one vector of that peer (the own id: one of the
+ * own vectors), and an id without a descriptor says that the peer has gone. See
+ * QEMU's docs/specs/ivshmem-spec.rst.
  */
 #include "peer.h"
 
@@ -28,7 +29,7 @@
 
 #define DMA_BUF_MAGIC	0x444d4142
 #define WAIT_MS		5000
-#define DESCRIPTORS	8	/* that are taken at once, to be closed */
+#define DESCRIPTORS	8	/* received with one message at most; all but one are closed */
 
 int kvmfr__server_connect(struct kvmfr_peer *peer)
 {
@@ -42,7 +43,7 @@ int kvmfr__server_connect(struct kvmfr_peer *peer)
 	peer->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | nonblock, 0);
 	if (peer->fd < 0)
 		return -errno;
-	/* connect() waits for a place in the server's backlog no longer than this */
+	/* bounds how long connect() waits for a place in the server's backlog */
 	if (setsockopt(peer->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)))
 		return -errno;
 	if (connect(peer->fd, (struct sockaddr *)&address, sizeof(address)))
@@ -50,7 +51,7 @@ int kvmfr__server_connect(struct kvmfr_peer *peer)
 	return 0;
 }
 
-/* Takes the descriptors of a received message: one is kept, more are an error. */
+/* Keeps the descriptor of a received message; more than one is an error. */
 static int take_descriptors(struct kvmfr_peer *peer, struct msghdr *header)
 {
 	int ret = 0;
@@ -72,13 +73,13 @@ static int take_descriptors(struct kvmfr_peer *peer, struct msghdr *header)
 			}
 		}
 	}
-	/* The kernel drops what has no place in our table. */
+	/* The kernel drops descriptors that don't fit into our table. */
 	if (!ret && header->msg_flags & MSG_CTRUNC)
 		ret = peer->passed < 0 ? -EMFILE : -EPROTO;
 	return ret;
 }
 
-/* 1: a whole message is there; 0: not yet. */
+/* 1: a message is complete; 0: not yet. */
 static int receive(struct kvmfr_peer *peer)
 {
 	union {
@@ -120,7 +121,7 @@ static bool is_eventfd(int fd)
 	return n == sizeof(name) - 1 && !memcmp(link, name, n);
 }
 
-/* Takes fd as the next vector; the caller keeps it after an error. */
+/* Adds fd as the next vector. On error it stays the caller's. */
 static int add_vector(struct kvmfr_end *end, int id, int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
@@ -142,7 +143,7 @@ static struct kvmfr_end *find(struct kvmfr_peer *peer, int id)
 	return NULL;
 }
 
-/* The memory has to stay as large as it is, or be known to be able to shrink. */
+/* Takes the memory if its size is sane and, with KVMFR_PEER_SEALED, can't shrink. */
 static int take_memory(struct kvmfr_peer *peer, int fd)
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
@@ -166,7 +167,7 @@ static int take_memory(struct kvmfr_peer *peer, int fd)
 	return 0;
 }
 
-/* id, with the eventfd of a vector or with none. 1: a known peer has gone. */
+/* An id with a vector's eventfd, or without (-1). 1: a peer that was reported has gone. */
 static int take_peer(struct kvmfr_peer *peer, int id, int fd,
 		     struct kvmfr_event *event)
 {
@@ -196,7 +197,7 @@ static int take_peer(struct kvmfr_peer *peer, int id, int fd,
 	return told;
 }
 
-/* One message. What it doesn't take of peer->passed the caller closes. */
+/* Handles one message. If peer->passed isn't taken, the caller closes it. */
 static int take_message(struct kvmfr_peer *peer, struct kvmfr_event *event)
 {
 	uint64_t word;
@@ -233,7 +234,7 @@ static bool is_ready(const struct kvmfr_peer *peer)
 	return peer->memory >= 0 && peer->self.vectors >= peer->wanted;
 }
 
-/* The socket stays, so that kvmfr_peer_fd() is readable: this side is shut. */
+/* Shuts the socket down but keeps it open, so that kvmfr_peer_fd() stays readable. */
 static int fail(struct kvmfr_peer *peer, int error)
 {
 	if (peer->passed >= 0)
@@ -244,7 +245,7 @@ static int fail(struct kvmfr_peer *peer, int error)
 	return error;
 }
 
-/* Takes what has come. 0: nothing; 1: a message; 2: one that is an event. */
+/* Receives a message. 0: none; 1: it was handled; 2: it was, and *@event is filled. */
 static int step(struct kvmfr_peer *peer, struct kvmfr_event *event)
 {
 	int ret = receive(peer);
@@ -260,7 +261,7 @@ static int step(struct kvmfr_peer *peer, struct kvmfr_event *event)
 	return ret < 0 ? fail(peer, ret) : 1 + ret;
 }
 
-/* What is known and was not given out: READY, and vectors of other peers. */
+/* Reports what is known and not reported yet: READY, and vectors of other peers. */
 static bool tell(struct kvmfr_peer *peer, struct kvmfr_event *event)
 {
 	if (!peer->ready && is_ready(peer)) {
@@ -305,7 +306,7 @@ static int64_t now_ms(void)
 	return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
 }
 
-/* Reads up to READY; kvmfr__server_event() tells later who was there by then. */
+/* Reads messages up to READY. kvmfr__server_event() later reports the peers among them. */
 int kvmfr__server_wait(struct kvmfr_peer *peer)
 {
 	struct pollfd wait = { .fd = peer->fd, .events = POLLIN };
