@@ -95,6 +95,11 @@ static void fail(const char *device, int error)
 	switch (error) {
 	case -ENXIO:
 		die("%s: the device has no doorbells, so it is no ivshmem-doorbell", device);
+	case -ENODEV:
+		die("%s: neither a kvmfr device nor the socket of a server, or it is being unplugged",
+		    device);
+	case -ENOENT:
+		die("%s: %s; 'kvmfrctl doctor' tells what is missing", device, strerror(-error));
 	case -EBUSY:
 		die("%s: another program is the guest's side of its channels", device);
 	default:

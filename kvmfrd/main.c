@@ -67,6 +67,16 @@ void complain(const char *fmt, ...)
 	va_end(args);
 }
 
+/* Arguments that make no sense. */
+static __attribute__((noreturn, format(printf, 1, 2))) void refuse(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	message(fmt, args);
+	exit(2);
+}
+
 static void usage(FILE *out)
 {
 	fputs("usage: kvmfrd --device /dev/kvmfrN | --size MIB [OPTION...]\n"
@@ -96,9 +106,9 @@ static unsigned long number(const char *option, const char *value, int base,
 	errno = 0;
 	n = strtoul(value, &end, base);
 	if (errno || *value < '0' || *value > '9' || *end || n < min || n > max)
-		die(base == 8 ? "--%s %s: expected an octal number from %lo to %lo" :
-				"--%s %s: expected a number from %lu to %lu",
-		    option, value, min, max);
+		refuse(base == 8 ? "--%s %s: expected an octal number from %lo to %lo" :
+				   "--%s %s: expected a number from %lu to %lu",
+		       option, value, min, max);
 	return n;
 }
 
@@ -109,6 +119,20 @@ static gid_t group_number(const char *name)
 	if (!group)
 		die("--group %s: there is no such group", name);
 	return group->gr_gid;
+}
+
+/* Those that would do nothing are refused, too. */
+static void check_options(const struct daemon *d)
+{
+	if (!!d->device + !!d->size + !!d->guest != 1)
+		refuse("one of --device, --size and --guest has to be given, and not two; 'kvmfrd --help' says more");
+	if (d->guest && (d->path || d->status_path || d->channels.wanted || d->channels.overwrite))
+		refuse("--guest goes with --directory and --config only: there is no server in a guest");
+	if (!d->guest && !d->channels.wanted &&
+	    (d->channels.overwrite || d->channels.directory || d->channels.config))
+		refuse("--overwrite, --directory and --config want --channels");
+	if (d->path && !*d->path)
+		refuse("--socket: the path is empty");
 }
 
 static void parse(struct daemon *d, int argc, char **argv)
@@ -140,8 +164,8 @@ static void parse(struct daemon *d, int argc, char **argv)
 		case 's':
 			d->size = number("size", optarg, 10, 1, 1 << 20) * MIB;
 			if (d->size & (d->size - 1))
-				die("--size %s: a guest sees it as a PCI BAR, so it has to be a power of two",
-				    optarg);
+				refuse("--size %s: a guest sees it as a PCI BAR, so it has to be a power of two",
+				       optarg);
 			break;
 		case 'v':
 			d->vectors = number("vectors", optarg, 10, 1, SERVER_VECTORS);
@@ -180,14 +204,12 @@ static void parse(struct daemon *d, int argc, char **argv)
 			usage(stdout);
 			exit(0);
 		default:
-			usage(stderr);
-			exit(2);
+			refuse("'kvmfrd --help' lists the options");
 		}
 	}
-	if (optind < argc || !!d->device + !!d->size + !!d->guest != 1) {
-		usage(stderr);
-		exit(2);
-	}
+	if (optind < argc)
+		refuse("%s: not an option; 'kvmfrd --help' lists them", argv[optind]);
+	check_options(d);
 }
 
 static int nonblocking(int fd)

@@ -102,7 +102,7 @@ char *socket_path(int listener)
 	char *path;
 
 	if (getsockname(listener, (struct sockaddr *)&address, &length) ||
-	    address.sun_path[0] != '/')
+	    length <= sizeof(address.sun_family) || !address.sun_path[0])
 		return NULL;
 	path = strdup(address.sun_path);
 	if (!path)
