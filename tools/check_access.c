@@ -240,8 +240,7 @@ void check_user(struct report *r)
 	bool known;
 
 	if (doctor_user) {
-		if (!person_by_name(doctor_user, &person))
-			misuse("doctor: there is no user '%s'", doctor_user);
+		person_by_name(doctor_user, &person);
 		known = false;
 	} else {
 		person_current(&person);

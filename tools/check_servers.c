@@ -272,8 +272,8 @@ static void check_user_of(struct report *r, const struct server *server)
 	}
 	if (!doctor_user)
 		person_current(&person);
-	else if (!person_by_name(doctor_user, &person))
-		misuse("doctor: there is no user '%s'", doctor_user);
+	else
+		person_by_name(doctor_user, &person);
 	if (check_connect(r, text("server %s", server->name), &person, server))
 		right(r, "%s may connect to the server at %s", person.name,
 		      server->socket);

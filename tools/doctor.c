@@ -141,7 +141,10 @@ static void print_finding(const struct check *check,
 /* The user who called sudo, if any: that user wants to open the devices. */
 static const char *who_asks(void)
 {
-	return geteuid() || *root ? NULL : getenv("SUDO_USER");
+	const char *name = geteuid() || *root ? NULL : getenv("SUDO_USER");
+	struct person person;
+
+	return name && person_by_name(name, &person) ? name : NULL;
 }
 
 void diagnose(struct diagnosis *diagnosis)
@@ -263,6 +266,7 @@ int cmd_doctor(int argc, char **argv)
 			[ELSEWHERE] = 0 };
 	bool fix = false, yes = false, mendable = false, shown;
 	static struct report r;
+	struct person person;
 	int c;
 
 	doctor_user = who_asks();
@@ -276,6 +280,8 @@ int cmd_doctor(int argc, char **argv)
 	}
 	if (yes && !fix)
 		misuse("doctor: --yes goes with --fix");
+	if (doctor_user && !person_by_name(doctor_user, &person))
+		misuse("doctor: there is no user '%s'", doctor_user);
 	for (int i = optind; i < argc; i++)
 		check_named(argv[i]);
 	if (fix && geteuid() && !*root)

@@ -2,9 +2,11 @@
 /* kvmfrctl: the command line. Each command has a file of its own. */
 #include "kvmfrctl.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct command {
 	const char *name;
@@ -51,13 +53,27 @@ static void help(void)
 	printf("\nSee kvmfrctl(8).\n");
 }
 
+static bool asks_for_help(char **argv)
+{
+	for (; *argv && strcmp(*argv, "--"); argv++)
+		if (!strcmp(*argv, "--help"))
+			return true;
+	return false;
+}
+
 static int run(int argc, char **argv)
 {
-	for (size_t i = 0; i < N_COMMANDS; i++)
-		if (!strcmp(argv[0], commands[i].name)) {
-			optind = 1;
-			return commands[i].run(argc, argv);
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		if (strcmp(argv[0], commands[i].name))
+			continue;
+		if (asks_for_help(argv)) {
+			printf("Usage: kvmfrctl %s %s\n\n%s; see kvmfrctl(8)\n", commands[i].name,
+			       commands[i].arguments, commands[i].what);
+			return 0;
 		}
+		optind = 1;
+		return commands[i].run(argc, argv);
+	}
 	misuse("there is no command '%s', see 'kvmfrctl --help'", argv[0]);
 }
 
@@ -81,6 +97,8 @@ int main(int argc, char **argv)
 			misuse("--root wants a directory");
 		root = strcmp(argv[i], "/") ? argv[i] : "";
 	}
+	if (*root && access(path("/."), X_OK))
+		fail("--root %s: %s", root, strerror(errno));
 	status = i == argc ? summary() : run(argc - i, argv + i);
 
 	/* Fails if the output could not be written, for example to a full disk. */
