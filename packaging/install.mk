@@ -119,12 +119,14 @@ deb: source
 	rm -rf build/deb
 	@ls build/*.deb
 
-# make rpm: RPM packages, in build/ (after "dnf builddep packaging/kvmfr.spec")
+# make rpm: RPM packages, in build/, of packaging/SPEC.spec (default: kvmfr)
+SPEC		?= kvmfr
+
 rpm: source
 	rm -rf build/rpm
 	mkdir -p build/rpm/SOURCES
 	cp build/kvmfr-$(VERSION).tar.gz build/rpm/SOURCES
-	rpmbuild -bb $(RPMFLAGS) --define '_topdir $(CURDIR)/build/rpm' packaging/kvmfr.spec
+	rpmbuild -bb $(RPMFLAGS) --define '_topdir $(CURDIR)/build/rpm' packaging/$(SPEC).spec
 	mv build/rpm/RPMS/*/*.rpm build/
 	rm -rf build/rpm
 	@ls build/*.rpm
