@@ -159,10 +159,13 @@ def two_devices(mb):
 
 @contextlib.contextmanager
 def doorbell():
-    """The arguments of boot for an ivshmem-doorbell of 4 vectors, while its server runs."""
+    """
+    The arguments of boot for an ivshmem-doorbell of 4 vectors, while its server runs. It is the
+    largest device: tests that look for any IVSHMEM device take the smallest.
+    """
     with tempfile.TemporaryDirectory(prefix='kvmfr-bell.') as directory:
         path = f'{directory}/socket'
-        with subprocess.Popen([f'{BUILD}/kvmfrd/kvmfrd', '--size', '4', '--vectors', '4',
+        with subprocess.Popen([f'{BUILD}/kvmfrd/kvmfrd', '--size', '16', '--vectors', '4',
                                '--socket', path]) as server:
             while not os.path.exists(path) and server.poll() is None:
                 time.sleep(0.05)
