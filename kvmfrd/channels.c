@@ -42,12 +42,6 @@ static void drop(struct channels *c, struct link **link)
 	*link = c->links[--c->n];
 }
 
-static void drop_all(struct channels *c)
-{
-	while (c->n)
-		drop(c, &c->links[0]);
-}
-
 /* Makes links for all channels, or for the one of that name. */
 static void add_existing(struct channels *c, const char *name)
 {
@@ -76,7 +70,7 @@ static void handle(struct channels *c, const struct kvmfr_channel_event *event)
 }
 
 /* The other side decides how many events there are, so not all at once. */
-static void look(struct channels *c)
+void channels_look(struct channels *c)
 {
 	struct kvmfr_channel_event event;
 	int ret = 1;
@@ -100,14 +94,14 @@ static int on_wake(sd_event_source *source, int fd, uint32_t events, void *data)
 	(void)source;
 	(void)fd;
 	(void)events;
-	look(data);
+	channels_look(data);
 	return 0;
 }
 
 static int on_again(sd_event_source *source, void *data)
 {
 	(void)source;
-	look(data);
+	channels_look(data);
 	return 0;
 }
 
@@ -169,10 +163,11 @@ void channels_free(struct channels *c)
 {
 	if (!c)
 		return;
-	drop_all(c);
+	while (c->n)
+		link_leave(c->links[--c->n]);
 	sd_event_source_disable_unref(c->woken);
 	sd_event_source_disable_unref(c->again);
-	kvmfr_channels_detach(c->set);
+	kvmfr_channels_leave(c->set);
 	free(c);
 }
 
@@ -200,5 +195,5 @@ void channels_request(struct channels *c, const struct control_request *request,
 		answer->error = -EOPNOTSUPP;
 	answer->room = kvmfr_channels_room(c->set);
 	/* Who is answered finds the socket, or no more. */
-	look(c);
+	channels_look(c);
 }

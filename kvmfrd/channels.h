@@ -59,10 +59,16 @@ struct channels_options {
 };
 
 int channels_new(struct channels **channels, const struct channels_options *options);
-/* Removes the sockets and detaches. */
+/*
+ * Removes the sockets and leaves: what hasn't been read is for who attaches next. What
+ * has been read goes to the programs.
+ */
 void channels_free(struct channels *channels);
 
 void channels_peer_gone(struct channels *channels, uint32_t id);
+
+/* Asks whether the memory is still the same one; if not, ended() is called. */
+void channels_look(struct channels *channels);
 
 /* What kvmfrctl asks the host's side for. */
 void channels_request(struct channels *channels, const struct control_request *request,
@@ -78,6 +84,8 @@ struct link;
 struct link *link_new(sd_event *event, struct kvmfr_channels *set, const char *directory,
 		      const struct channel_config *config, const char *name);
 void link_free(struct link *link);
+/* The same, but its end stays open until kvmfr_channels_leave(). */
+void link_leave(struct link *link);
 /* Something may have happened at its other end. */
 void link_look(struct link *link);
 const char *link_name(const struct link *link);

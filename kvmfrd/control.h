@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How kvmfrctl asks kvmfrd on a host for a channel more or less, and for a look at
- * all: one request, one answer, each a message on a socket of type SOCK_SEQPACKET.
+ * How kvmfrctl asks kvmfrd on a host for a channel more or less, for a look at all, and
+ * to leave its side to another host: one request, one answer, each a message on a socket of type SOCK_SEQPACKET.
  * Looking as a peer of the server would have each guest interrupted by it.
  */
 #ifndef KVMFRD_CONTROL_H
@@ -18,6 +18,8 @@ enum control_what {
 	CONTROL_CREATE = 1,
 	CONTROL_REMOVE = 2,
 	CONTROL_LOOK = 3,		/* the memory's descriptor comes with the answer */
+	CONTROL_LEAVE = 4,		/* stop being the host's side, before a live migration */
+	CONTROL_ATTACH = 5,		/* be it again, of what is in the memory now */
 };
 
 #define CONTROL_PEERS	64

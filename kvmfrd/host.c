@@ -18,7 +18,8 @@ struct host {
 	struct server *server;
 	struct kvmfr_channels_backing backing;
 	struct channels_options options;
-	struct channels *channels;	/* NULL: the memory can't be used now */
+	struct channels *channels;	/* NULL: the memory can't be used now … */
+	bool left;			/* … as another host has it, until it is told to attach */
 	struct control *control;
 	char *directory, *control_path;
 	sd_event_source *retry;
@@ -63,6 +64,13 @@ static void on_ended(void *data, int error)
 	sd_event_source_set_enabled(host->retry, SD_EVENT_ONESHOT);
 }
 
+static int attach(struct host *host, unsigned int flags)
+{
+	sd_event_now(host->options.event, CLOCK_MONOTONIC, &host->attached);
+	host->options.flags = flags;
+	return channels_new(&host->channels, &host->options);
+}
+
 static int on_retry(sd_event_source *source, uint64_t time, void *data)
 {
 	struct host *host = data;
@@ -70,16 +78,13 @@ static int on_retry(sd_event_source *source, uint64_t time, void *data)
 
 	(void)source;
 	(void)time;
-	sd_event_now(host->options.event, CLOCK_MONOTONIC, &host->attached);
 	channels_free(host->channels);
 	host->channels = NULL;
-	host->options.flags = KVMFR_CHANNELS_FORMAT;
-	ret = channels_new(&host->channels, &host->options);
+	ret = attach(host, KVMFR_CHANNELS_FORMAT);
 	if (ret == -EPROTO) {
 		/* It was for channels until a moment ago. */
 		complain("channels: a guest has damaged them; formatting the memory anew");
-		host->options.flags = KVMFR_CHANNELS_OVERWRITE;
-		ret = channels_new(&host->channels, &host->options);
+		ret = attach(host, KVMFR_CHANNELS_OVERWRITE);
 	}
 	if (ret)
 		on_ended(host, ret);
@@ -139,19 +144,49 @@ static void list_peers(const struct host *host, struct control_answer *answer)
 	}
 }
 
+/* Another host goes on with what is in the memory, on the machine that the guest migrates to. */
+static void leave(struct host *host)
+{
+	channels_free(host->channels);
+	host->channels = NULL;
+	host->left = true;
+	sd_event_source_set_enabled(host->retry, SD_EVENT_OFF);
+}
+
+static int attach_again(struct host *host)
+{
+	int ret = 0;
+
+	if (host->left)
+		ret = attach(host, KVMFR_CHANNELS_FORMAT);
+	else if (host->channels)
+		channels_look(host->channels);
+	if (!ret)
+		host->left = false;
+	return ret;
+}
+
 int host_request(struct host *host, const struct control_request *request,
 		 struct control_answer *answer)
 {
-	answer->error = -EAGAIN;
-	if (!host->channels)
-		return -1;
-	if (request->what != CONTROL_LOOK) {
-		channels_request(host->channels, request, answer);
-		return -1;
+	switch (request->what) {
+	case CONTROL_LOOK:
+		answer->error = 0;
+		list_peers(host, answer);
+		return host->backing.fd;
+	case CONTROL_LEAVE:
+		leave(host);
+		answer->error = 0;
+		break;
+	case CONTROL_ATTACH:
+		answer->error = attach_again(host);
+		break;
+	default:
+		answer->error = host->left ? -ENOTCONN : -EAGAIN;
+		if (host->channels)
+			channels_request(host->channels, request, answer);
 	}
-	answer->error = 0;
-	list_peers(host, answer);
-	return host->backing.fd;
+	return -1;
 }
 
 static int open_control(struct host *host, const struct access *access)

@@ -55,6 +55,7 @@ struct link {
 
 	struct kvmfr_channel *end;
 	bool connected;			/* the end is, with the other end */
+	bool inherited;			/* it is that of a process before this one */
 	struct connection *connection;
 };
 
@@ -252,12 +253,31 @@ static int connection_new(struct link *link, int fd)
 	return 0;
 }
 
+/*
+ * What was read of the channel can't be put back, so it goes into the socket, even if that
+ * is full: to set the size that it has doubles it.
+ */
+static void flush(struct connection *c)
+{
+	const struct buffer *buffer = &c->to_program;
+	int size = BUFFER;
+	socklen_t length = sizeof(size);
+
+	if (is_empty(buffer) || c->gone)
+		return;
+	getsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, &length);
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	send(c->fd, buffer->data + buffer->begin, buffer->end - buffer->begin,
+	     MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void connection_free(struct link *link)
 {
 	struct connection *c = link->connection;
 
 	if (!c)
 		return;
+	flush(c);
 	sd_event_source_disable_unref(c->source);
 	close(c->fd);
 	free(c);
@@ -266,8 +286,12 @@ static void connection_free(struct link *link)
 
 static int end_open(struct link *link)
 {
+	int ret = kvmfr_channel_open(link->set, link->name, KVMFR_CHANNEL_NONBLOCK, &link->end);
+
 	link->connected = false;
-	return kvmfr_channel_open(link->set, link->name, KVMFR_CHANNEL_NONBLOCK, &link->end);
+	/* One that this process has begun isn't over already. */
+	link->inherited = !ret && kvmfr_channel_poll(link->end) & KVMFR_CHANNEL_END;
+	return ret;
 }
 
 static void end_close(struct link *link)
@@ -314,7 +338,8 @@ static enum outcome look_at_other_end(struct link *link)
 	if (bits & KVMFR_CHANNEL_ERR)
 		return BROKEN;
 	/* Who has left before the other was there has nothing to say to it. */
-	if (bits & KVMFR_CHANNEL_END && (bits & KVMFR_CHANNEL_EOF || !link->connection))
+	if (bits & KVMFR_CHANNEL_END &&
+	    (bits & KVMFR_CHANNEL_EOF || (!link->connection && !link->inherited)))
 		return OVER;
 	if (bits & KVMFR_CHANNEL_HUP && !(bits & KVMFR_CHANNEL_END))
 		return link->connection && link->connection->gone ? OVER : WAITING;
@@ -485,6 +510,12 @@ void link_free(struct link *link)
 	if (link->listener >= 0)
 		close(link->listener);
 	free(link);
+}
+
+void link_leave(struct link *link)
+{
+	link->end = NULL;
+	link_free(link);
 }
 
 const char *link_name(const struct link *link)

@@ -158,7 +158,7 @@ static struct control_answer ask(const struct place *place, const struct control
 	int client;
 
 	if (!place->vm)
-		fail("channels are created and removed on the host, with kvmfrctl there");
+		fail("channels are created, removed, left and attached on the host, with kvmfrctl there");
 	client = socket_connect(name, SOCK_SEQPACKET);
 	if (client < 0 && client != -ENOENT && client != -ECONNREFUSED)
 		fail("%s: %s: %s", place->vm, name, strerror(-client));
@@ -171,6 +171,9 @@ static struct control_answer ask(const struct place *place, const struct control
 	close(client);
 	if (answer.error == -EOPNOTSUPP)
 		fail("%s: no kvmfrd serves channels for it; it does with --channels, see kvmfrd(8)",
+		     place->vm);
+	if (answer.error == -ENOTCONN)
+		fail("%s: kvmfrd has left the channels for a live migration; 'kvmfrctl channel attach' brings it back",
 		     place->vm);
 	return answer;
 }
@@ -434,6 +437,33 @@ static int channel_remove(struct request *r)
 	return 0;
 }
 
+/* --- leave, attach --------------------------------------------------------- */
+
+static int channel_leave(struct request *r)
+{
+	struct control_request request = { .what = CONTROL_LEAVE };
+	struct place place = place_meant(r);
+	struct control_answer answer = ask(&place, &request, NULL);
+
+	if (answer.error)
+		fail("%s: %s", place.vm, strerror(-answer.error));
+	return 0;
+}
+
+static int channel_attach(struct request *r)
+{
+	struct control_request request = { .what = CONTROL_ATTACH };
+	struct place place = place_meant(r);
+	struct control_answer answer = ask(&place, &request, NULL);
+
+	if (answer.error == -EPROTO)
+		fail("%s: the memory is not in the format of channels: has the guest arrived? 'query-migrate' of QEMU says when",
+		     place.vm);
+	if (answer.error)
+		fail("%s: %s", place.vm, strerror(-answer.error));
+	return 0;
+}
+
 /* --- connect --------------------------------------------------------------- */
 
 /* All of it, until its end or until nobody wants more. */
@@ -502,6 +532,8 @@ static const struct {
 	{ "create", 1, 2, channel_create, "create NAME [SIZE]" },
 	{ "remove", 1, 1, channel_remove, "remove NAME" },
 	{ "connect", 1, 1, channel_connect, "connect NAME" },
+	{ "leave", 0, 0, channel_leave, "leave" },
+	{ "attach", 0, 0, channel_attach, "attach" },
 };
 
 int cmd_channel(int argc, char **argv)
@@ -534,5 +566,5 @@ int cmd_channel(int argc, char **argv)
 		r.arguments = argv + 1;
 		return actions[i].run(&r);
 	}
-	misuse("channel: expected list, create, remove or connect");
+	misuse("channel: expected list, create, remove, connect, leave or attach");
 }

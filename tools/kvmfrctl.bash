@@ -25,7 +25,7 @@ _kvmfrctl()
 	create) words='--node --name 32M 64M 128M 1G 2G 4G 8G' ;;
 	memory) words='map read write search core --qmp --pid --name
 		--machine --size --file --json --memmap' ;;
-	channel) words='list create remove connect --vm --device --json' ;;
+	channel) words='list create remove connect leave attach --vm --device --json' ;;
 	esac
 	case $command in
 	qemu | libvirt | clear | remove)

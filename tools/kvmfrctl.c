@@ -37,7 +37,7 @@ static const struct command {
 	  "map|read ADDRESS LENGTH|write ADDRESS|search PATTERN|core FILE --qmp SOCKET|--pid PID|--name NAME|--machine TYPE [--size SIZE] [--file [BLOCK=]PATH]... [--json|--memmap]",
 	  "a guest's physical memory" },
 	{ "channel", cmd_channel,
-	  "list [--json]|create NAME [SIZE]|remove NAME|connect NAME [--vm NAME|--device DEVICE]",
+	  "list [--json]|create NAME [SIZE]|remove NAME|connect NAME|leave|attach [--vm NAME|--device DEVICE]",
 	  "named byte streams between a host and its guest" },
 };
 
