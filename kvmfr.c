@@ -14,8 +14,8 @@
  *   So one fault handler serves them all, the core can map huge pages wherever
  *   address and offset agree, and one unmap_mapping_range() takes everything
  *   back.
- * - Nothing is kept per mapping or by page of a DMA-BUF: a page is found from
- *   the device and its offset.
+ * - Nothing is stored for each mapping, nor for each page of a DMA-BUF: a page is
+ *   found from the device and the offset in it.
  * - The kernel copies the memory for read() and write(), and never interprets
  *   what is in it.
  */
@@ -24,11 +24,11 @@
 #include <linux/cdev.h>
 #include <linux/compat.h>
 #include <linux/device.h>
-#include <linux/eventfd.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
+#include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/idr.h>
@@ -65,18 +65,18 @@
 #define KVMFR_REG_DOORBELL	12
 #define KVMFR_REGS_SIZE		16
 
-/* kvmfr_compat.h sets it for kernels whose KVM can't do without. */
+/* 1: tail pages of a BAR are mapped with a refcount. kvmfr_compat.h says when. */
 #ifndef KVMFR_COUNT_TAILS
 #define KVMFR_COUNT_TAILS	0
 #endif
 
-/* What the core maps with one entry. An allocator without it says so quietly. */
+/* Of a huge page. Where the page allocator has no such order it fails quietly. */
 #define KVMFR_HUGE_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
 struct kvmfr_dev;
 
 /**
- * struct kvmfr_run - pages that are neighbours in memory
+ * struct kvmfr_run - physically contiguous pages
  * @pfn: the first page frame
  * @nr: how many there are
  */
@@ -89,7 +89,7 @@ struct kvmfr_run {
  * struct kvmfr_kind - what differs between the kinds of memory
  * @name: what sysfs calls it
  * @has_pages: there is a struct page for every page of the memory
- * @run: the pages at @index, as many as are neighbours, at most @max
+ * @run: the pages at @index, as many as are contiguous, at most @max
  * @pgprot: the protection of a user's or the kernel's mapping
  * @nr_busy: how many blocks of the memory are still mapped or pinned, if that
  *	has to be waited for before the memory is given back
@@ -132,7 +132,7 @@ struct kvmfr_kind {
  * @cached: IVSHMEM without struct pages: the kernel's mapping of the BAR, or NULL
  * @pgmap: IVSHMEM with struct pages: what owns them; pgmap_vmemmap_nr() says how
  *	many are one folio
- * @idle_refs: IVSHMEM with struct pages: reference count of an unused folio
+ * @idle_refs: IVSHMEM with struct pages: refcount of an unused folio
  * @bell: IVSHMEM with MSI-X: its interrupts, else NULL
  * @dmabufs_lock: protects @dmabufs. The reservation lock of a DMA-BUF is taken
  *	inside of it.
@@ -247,6 +247,7 @@ struct kvmfr_mapping {
 static dev_t kvmfr_devt;
 static DEFINE_IDA(kvmfr_minors);
 static struct vfsmount *kvmfr_mnt;
+
 /* ------------------------------ the memory ------------------------------ */
 
 static unsigned long kvmfr_dev_nr_pages(struct kvmfr_dev *kdev)
@@ -254,7 +255,7 @@ static unsigned long kvmfr_dev_nr_pages(struct kvmfr_dev *kdev)
 	return kdev->size >> PAGE_SHIFT;
 }
 
-/* The pages at @index, as many as are neighbours in memory, at most @max. */
+/* The pages at @index, as many as are physically contiguous, at most @max. */
 static struct kvmfr_run kvmfr_dev_run(struct kvmfr_dev *kdev,
 				      unsigned long index, unsigned long max)
 {
@@ -310,9 +311,9 @@ static pgprot_t kvmfr_static_pgprot(pgprot_t prot)
  * aligned in the device as they are in memory. Smaller ones are the way out
  * when memory is fragmented; none is worth an OOM kill.
  *
- * @failed is the smallest order that could not be had so far. From that order
- * on the allocator is asked not to try hard, since compaction would fail for
- * each folio anew.
+ * @failed is the smallest order whose allocation has failed so far. From that
+ * order on the allocator is asked not to try hard: compaction would most likely
+ * fail again, and would be tried for each folio.
  */
 static struct folio *kvmfr_static_alloc_folio(unsigned long index,
 					      unsigned long nr_pages,
@@ -358,12 +359,12 @@ static const struct kvmfr_kind kvmfr_static_kind = {
 	.release = kvmfr_static_release,
 };
 
-/* What has been allocated when this fails is freed with @kdev. */
+/* When this fails kvmfr_dev_free() frees what has been allocated. */
 static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 {
 	unsigned long nr_pages = kvmfr_dev_nr_pages(kdev);
 	unsigned int failed = KVMFR_HUGE_ORDER + 1;
-	/* On a node that is used up by now this must not end in an OOM kill. */
+	/* For the XArray: no OOM kill for it either, when the node is full. */
 	gfp_t gfp = GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
 	struct folio *folio;
 	unsigned long i;
@@ -385,8 +386,8 @@ static int kvmfr_static_alloc(struct kvmfr_dev *kdev)
 		}
 
 		/*
-		 * The core compares the index with i_size before it maps a huge
-		 * page; the allocator leaves the last user's value there.
+		 * The core compares folio->index with i_size before it maps a
+		 * huge page. The allocator leaves the last user's index there.
 		 */
 		folio->index = i;
 		if (folio_nr_pages(folio) << PAGE_SHIFT == PMD_SIZE)
@@ -420,9 +421,9 @@ static struct kvmfr_run kvmfr_bar_run(struct kvmfr_dev *kdev,
 }
 
 /*
- * How many folios of the BAR somebody still has: mapped or pinned, which shows
- * in the reference count, or locked, as the core does from before it maps a page
- * for a fault until it is through with it.
+ * How many folios of the BAR are in use. Mappings and pins show in the refcount.
+ * A fault in progress shows in the folio lock: the core locks the folio before it
+ * maps it, and unlocks it when another CPU may have unmapped it already.
  */
 static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 {
@@ -436,7 +437,7 @@ static unsigned long kvmfr_bar_nr_busy(struct kvmfr_dev *kdev)
 		if (page_ref_count(page) != kdev->idle_refs) {
 			nr_busy++;
 		} else {
-			smp_rmb();	/* locked first, given up last */
+			smp_rmb();	/* the lock outlasts the reference */
 			nr_busy += PageLocked(page);
 		}
 		cond_resched();
@@ -508,8 +509,8 @@ static int kvmfr_bar_make_pages(struct kvmfr_dev *kdev)
 
 /*
  * Gives the BAR struct pages if the kernel can. Without them it can be mapped
- * by processes but not pinned, nor described to an importer. What must not be
- * tried, since older kernels answer with a warning or worse, is found out here.
+ * by processes but not pinned, nor described to an importer. What makes
+ * memremap_pages() of older kernels warn or crash is sorted out before.
  * Running out of memory is an error: the next try may do better.
  */
 static int kvmfr_bar_map(struct kvmfr_dev *kdev)
@@ -539,9 +540,9 @@ static int kvmfr_bar_map(struct kvmfr_dev *kdev)
 
 	/*
 	 * For read() and write(). It also makes the PAT of x86 know the BAR as
-	 * write-back memory, which users' mappings then are as well. memremap()
-	 * can't take a size that is for a 64-bit kernel, and maps encrypted what
-	 * the hypervisor would have to read.
+	 * write-back memory, which users' mappings then are as well. Not where
+	 * the size is too large for memremap() (32 bit), nor in an encrypted
+	 * guest: what it maps is encrypted, and the hypervisor could not read it.
 	 */
 	if (kdev->size <= SIZE_MAX && !kvmfr_bar_encrypted())
 		kdev->cached = memremap(kdev->base, kdev->size, MEMREMAP_WB);
@@ -567,8 +568,8 @@ static irqreturn_t kvmfr_doorbell_interrupt(int irq, void *data)
 }
 
 /*
- * Takes away the eventfds of vectors @first to @last that came through @file, or
- * all if it is NULL. Those are signalled first.
+ * Removes the eventfds of vectors @first to @last that came through @file. If
+ * @file is NULL, removes all of them, and signals each before.
  */
 static void kvmfr_doorbell_drop(struct kvmfr_doorbell *bell, struct file *file,
 				unsigned int first, unsigned int last)
@@ -641,7 +642,7 @@ static int kvmfr_doorbell_ring(struct kvmfr_doorbell *bell,
 {
 	if (ring->peer > U16_MAX || ring->vector > U16_MAX)
 		return -EINVAL;
-	/* What the peer is told to look at is in memory before it is told. */
+	/* What was written to the memory is there before the peer is interrupted. */
 	wmb();
 	writel(ring->peer << 16 | ring->vector, bell->regs + KVMFR_REG_DOORBELL);
 	return 0;
@@ -652,7 +653,7 @@ static u32 kvmfr_doorbell_id(struct kvmfr_doorbell *bell)
 	return readl(bell->regs + KVMFR_REG_POSITION);
 }
 
-/* Called with kvmfr_dev.lock held, so the device stays for as long. */
+/* Called with kvmfr_dev.lock held: meanwhile the device can't be unplugged. */
 static int kvmfr_doorbell_locked(struct file *file, unsigned int cmd,
 				 union kvmfr_doorbell_arg *arg)
 {
@@ -705,7 +706,7 @@ static void kvmfr_doorbell_free_irqs(struct kvmfr_doorbell *bell, unsigned int n
 	pci_free_irq_vectors(bell->pdev);
 }
 
-/* No interrupt comes any more, and whoever waits for one is woken up. */
+/* Frees the interrupts and the registers, and wakes up whoever waits for one. */
 static void kvmfr_doorbell_silence(struct kvmfr_doorbell *bell)
 {
 	if (!bell)
@@ -808,7 +809,7 @@ static bool kvmfr_dev_gone(struct kvmfr_dev *kdev)
 	return READ_ONCE(kdev->gone);
 }
 
-/* Keeps the memory where it is until kvmfr_dev_unuse(). May last for long. */
+/* Until kvmfr_dev_unuse(), however late that is, the memory is not given back. */
 static int kvmfr_dev_use(struct kvmfr_dev *kdev)
 {
 	int ret = -ENODEV;
@@ -827,15 +828,15 @@ static void kvmfr_dev_unuse(struct kvmfr_dev *kdev)
 	atomic_dec(&kdev->users);
 }
 
-/* From here on reboot, poweroff, halt and kexec wait for every device_lock. */
+/* Reboot, poweroff, halt or kexec has begun: it waits for every device_lock. */
 static bool kvmfr_going_down(void)
 {
 	return system_state > SYSTEM_RUNNING && system_state < SYSTEM_SUSPEND;
 }
 
 /*
- * Asks the importers that can let go of the memory to do so. They unmap it soon,
- * which is waited for as it is with the others.
+ * Tells the importers that can be revoked to unmap the memory. They do it soon;
+ * kvmfr_dev_revoke() waits for it as it waits for all other importers.
  */
 static void kvmfr_dev_revoke_importers(struct kvmfr_dev *kdev)
 {
@@ -844,7 +845,7 @@ static void kvmfr_dev_revoke_importers(struct kvmfr_dev *kdev)
 	mutex_lock(&kdev->dmabufs_lock);
 	list_for_each_entry(buf, &kdev->dmabufs, node) {
 		if (!get_file_active(&buf->dmabuf->file))
-			continue;	/* its release waits for the lock */
+			continue;	/* its release waits for dmabufs_lock */
 		dma_resv_lock(buf->dmabuf->resv, NULL);
 		dma_buf_invalidate_mappings(buf->dmabuf);
 		dma_resv_wait_timeout(buf->dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP,
@@ -860,11 +861,11 @@ static void kvmfr_dev_revoke_importers(struct kvmfr_dev *kdev)
  * machine goes down meanwhile. Then nothing of the device may be freed.
  *
  * A fault that saw @gone unset may map its page after the first
- * unmap_mapping_range(). Its folio is busy all the while, so the loop comes
- * round again. What other importers have mapped and what is pinned can't be
- * taken back and is waited for as long as it takes, in TASK_IDLE. remove() can't
- * fail, so a signal can't end the wait: the pages would go while a device writes
- * to them.
+ * unmap_mapping_range(). Its folio is counted as busy until then, so the loop
+ * unmaps it in a later round. What other importers have mapped and what is pinned
+ * can't be taken back and is waited for as long as it takes, in TASK_IDLE. A
+ * signal doesn't end the wait: remove() can't fail, and the pages would be given
+ * back while a device writes to them.
  */
 static bool kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 {
@@ -901,9 +902,9 @@ static bool kvmfr_dev_revoke(struct kvmfr_dev *kdev)
 }
 
 /*
- * Where the kernel can access the device's bytes from @pos on, which are inside,
- * and how many there at once: *@n, at most as many as wanted. Never more than
- * to the end of a folio, since hardened usercopy refuses what crosses one.
+ * The kernel's address of the byte at @pos, which is inside the device. *@n is how
+ * many bytes are wanted; afterwards, how many can be accessed there at once. They
+ * end with the folio at the latest: hardened usercopy refuses to cross one's end.
  */
 static void *kvmfr_dev_addr(struct kvmfr_dev *kdev, u64 pos, size_t *n)
 {
@@ -990,7 +991,7 @@ out:
 }
 
 #ifdef KVMFR_HAS_VMF_INSERT_FOLIO_PMD
-/* Every fault of a huge page takes this long. */
+/* In the path of every fault of a huge page, so it just looks at the flag. */
 static bool kvmfr_folio_poisoned(struct folio *folio)
 {
 	struct page *page = folio_page(folio, 0);
@@ -1046,8 +1047,8 @@ static vm_fault_t kvmfr_vm_huge_fault(struct vm_fault *vmf, unsigned int order)
 #endif
 
 /*
- * There is nothing to map around a fault. But an operation that's called under
- * RCU tells the core that kvmfr_vm_fault() can do without mmap_lock.
+ * Maps nothing around a fault. It is there because the core calls the fault
+ * handler without mmap_lock only where this operation exists.
  */
 static vm_fault_t kvmfr_vm_map_pages(struct vm_fault *vmf, pgoff_t start,
 				     pgoff_t end)
@@ -1103,7 +1104,7 @@ static unsigned long kvmfr_vma_insert_pages(struct vm_area_struct *vma,
 			break;
 	}
 	if (!n)
-		return 1;	/* the fault of a poisoned page is the core's */
+		return 1;	/* poisoned: its fault ends in SIGBUS */
 
 	left = n;
 	return vm_insert_pages(vma, start, pages, &left) ? 0 : n;
@@ -1245,7 +1246,7 @@ static struct kvmfr_run kvmfr_dmabuf_segment(struct kvmfr_dmabuf *buf,
 	unsigned long max = buf->first + buf->nr_pages - index;
 	struct kvmfr_run run;
 
-	/* A bounce buffer would hold dma_max_mapping_size(). */
+	/* A longer segment would not fit into a bounce buffer (swiotlb). */
 	max = min_t(u64, max, dma_get_max_seg_size(dev) >> PAGE_SHIFT);
 	max = min_t(u64, max, dma_max_mapping_size(dev) >> PAGE_SHIFT);
 	run = kvmfr_dev_run(buf->kdev, index, max);
@@ -1282,9 +1283,9 @@ static int kvmfr_dmabuf_fill_sgt(struct kvmfr_dmabuf *buf, struct sg_table *sgt,
 }
 
 /*
- * Whether swiotlb has put bounce buffers between the memory and a coherent
- * device: nothing else needs syncing there. An IOMMU that translates reaches
- * all memory, and its DMA operations always ask for syncing.
+ * Whether the DMA of a coherent device goes through bounce buffers (swiotlb). They
+ * are all that needs syncing there. Not behind an IOMMU that translates: it
+ * reaches all memory, and its DMA operations ask for syncing in any case.
  */
 static bool kvmfr_mapping_bounced(struct kvmfr_mapping *map)
 {
@@ -1518,8 +1519,8 @@ static int kvmfr_dmabuf_create(struct file *file, u8 flags, u64 offset, u64 size
 	if (size > kdev->size || offset > kdev->size - size)
 		return -EINVAL;
 	/*
-	 * There are no read-only DMA-BUFs: an importer asks for no leave to
-	 * write through vmap, and its failure is a warning in the log.
+	 * There are no read-only DMA-BUFs: an importer writes through vmap()
+	 * without asking, and the core warns in the log when vmap() fails.
 	 */
 	if ((file->f_mode & (FMODE_READ | FMODE_WRITE)) !=
 	    (FMODE_READ | FMODE_WRITE))
@@ -1900,8 +1901,8 @@ static struct kvmfr_dev *kvmfr_dev_alloc(struct device *parent, u64 size)
 }
 
 /*
- * After this user space may be inside, so it comes last. Even when it fails
- * somebody may have opened the device: the caller revokes it.
+ * The last step: afterwards user space can open the device. Even when this fails
+ * somebody may have opened it, so the caller revokes it.
  */
 static int kvmfr_dev_register(struct kvmfr_dev *kdev)
 {
@@ -1928,14 +1929,14 @@ err_free_minor:
 	return ret;
 }
 
-/* Gives the memory back, which nobody can reach, and the caller's reference. */
+/* Gives back the memory, which nobody uses any more, and drops the reference. */
 static void kvmfr_dev_free(struct kvmfr_dev *kdev)
 {
 	kdev->kind->release(kdev);
 	put_device(&kdev->dev);
 }
 
-/* False: the machine goes down, and @kdev stays what it is. */
+/* False: the machine goes down, and nothing of @kdev has been freed. */
 static bool kvmfr_dev_unregister(struct kvmfr_dev *kdev)
 {
 	cdev_device_del(&kdev->cdev, &kdev->dev);
@@ -1962,8 +1963,8 @@ static struct kvmfr_dev *kvmfr_static[KVMFR_MAX_STATIC];
 static unsigned int kvmfr_nr_static;
 
 /*
- * What there shall be: @kdev[i] has @mb[i] MiB. It is one of the devices that
- * there are already, which stays, where @kept[i] is set.
+ * The devices that there shall be: @kdev[i] has @mb[i] MiB. Where @kept[i] is set
+ * it exists already and stays; else it is new.
  */
 struct kvmfr_plan {
 	int n;
@@ -1972,7 +1973,7 @@ struct kvmfr_plan {
 	bool kept[KVMFR_MAX_STATIC];
 };
 
-/* One size of the list; 0 or an error, with a line that says what is wrong. */
+/* Parses one size of the list, and says in the log what is wrong with it. */
 static int kvmfr_static_parse_one(const char *value, unsigned long *mb)
 {
 	unsigned long all = totalram_pages() >> (20 - PAGE_SHIFT);
@@ -2079,7 +2080,7 @@ static void kvmfr_static_free_new(struct kvmfr_plan *plan, int from)
 			kvmfr_dev_free(plan->kdev[j]);
 }
 
-/* All sizes are looked at before memory is taken for one. */
+/* Checks all sizes before it allocates memory for the first. */
 static int kvmfr_static_create_new(struct kvmfr_plan *plan)
 {
 	unsigned long left = si_mem_available() >> (20 - PAGE_SHIFT);
@@ -2110,7 +2111,7 @@ static int kvmfr_static_create_new(struct kvmfr_plan *plan)
 	return 0;
 }
 
-/* Keeps users out of a device, unless there is one already. */
+/* Keeps new users out of a device. False if it has users already. */
 static bool kvmfr_static_close(struct kvmfr_dev *kdev)
 {
 	down_write(&kdev->lock);
@@ -2126,7 +2127,7 @@ static void kvmfr_static_reopen(struct kvmfr_dev *kdev)
 	up_write(&kdev->lock);
 }
 
-/* All devices that don't stay, or none. */
+/* Closes all devices that don't stay, or none of them. */
 static int kvmfr_static_close_old(struct kvmfr_plan *plan)
 {
 	unsigned int i;
@@ -2145,7 +2146,7 @@ static int kvmfr_static_close_old(struct kvmfr_plan *plan)
 	return 0;
 }
 
-/* What can't be registered is missing then; the numbers are the lowest free. */
+/* New devices get the lowest free numbers. Those that can't be registered go. */
 static int kvmfr_static_replace(struct kvmfr_plan *plan)
 {
 	struct kvmfr_dev *kdev;
@@ -2178,8 +2179,8 @@ static int kvmfr_static_replace(struct kvmfr_plan *plan)
 }
 
 /*
- * Makes the devices what @list says. When it fails nothing is changed, unless a
- * new device could not be registered, see kvmfr_static_replace().
+ * Makes and removes devices so that they are what @list says. When it fails
+ * nothing has changed, except where kvmfr_static_replace() could not register one.
  */
 static int kvmfr_static_set(char *list)
 {
@@ -2208,8 +2209,8 @@ out:
 }
 
 /*
- * A line with nothing in it removes all devices. On the module's command line
- * it is a mistake.
+ * An empty line removes all devices. On the module's command line an empty list
+ * is refused.
  */
 static int kvmfr_static_param_set(const char *value,
 				  const struct kernel_param *param)

@@ -2,7 +2,7 @@
 /*
  * kvmfr: the user interface of /dev/kvmfrN
  *
- * A device is one piece of memory that a host and a virtual machine share. On
+ * A device is a piece of memory that a host and a virtual machine share. On
  * a host it is made of the host's memory ("static", module parameter
  * static_size_mb); in a guest it is BAR 2 of an IVSHMEM PCI device ("pci").
  *
@@ -13,7 +13,7 @@
  * open()   O_RDONLY, O_WRONLY and O_RDWR mean what they say for all that follows.
  *          ENODEV: the device is being unplugged (the node is about to vanish).
  *
- * lseek()  SEEK_END tells the size in bytes, of any size; so does
+ * lseek()  SEEK_END tells the size in bytes, however large; so does
  *          /sys/class/kvmfr/kvmfrN/size. Beside it, "type" is "static" or
  *          "pci", and "huge_bytes" is how much of the memory is made of huge
  *          pages (PMD_SIZE: 2 MiB on x86-64).
@@ -21,8 +21,8 @@
  *
  * read(), write(), pread(), readv(), sendfile(), splice() and so on: any offset
  *          and length, as on a block of memory. Short at the end; at the end
- *          and past it 0. (What repeats a write() that gives 0, as stdio does,
- *          never ends there.)
+ *          and past it 0. (A program that repeats a write() which returned 0,
+ *          as stdio does, never ends there.)
  *          EBADF: not opened for it. EFAULT: bad buffer, nothing copied.
  *          EIO: a page with a memory error. EOPNOTSUPP: the kernel has no
  *          mapping of this IVSHMEM device (encrypted guests). ENODEV: unplugged.
@@ -82,8 +82,8 @@ struct kvmfr_dmabuf_create {
  *
  * Takes no argument.
  *
- * Errors: EOVERFLOW: the size doesn't fit an int (2 GiB and more), ask lseek()
- * or sysfs. ENODEV: unplugged.
+ * Errors: EOVERFLOW: the size doesn't fit an int (2 GiB and more); lseek() and
+ * sysfs tell it. ENODEV: unplugged.
  */
 #define KVMFR_DMABUF_GETSIZE	_IO('u', 0x44)
 
@@ -93,7 +93,7 @@ struct kvmfr_dmabuf_create {
  * Takes a struct kvmfr_dmabuf_create, returns a new file descriptor that the
  * caller owns. The DMA-BUF is the device's memory, not a copy, and lives until
  * its last user is gone, whatever becomes of the descriptor it was made from.
- * It takes the same time and memory for a page as for the whole device.
+ * Making one takes the same time and memory for a page as for the whole device.
  *
  * mmap() of a DMA-BUF: MAP_SHARED, offset counted from the start of the
  * DMA-BUF. The kernel maps huge pages where the address and the place in the
@@ -107,7 +107,7 @@ struct kvmfr_dmabuf_create {
  *	p = mmap(p, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
  *		 dmabuf_fd, 0);
  *
- * (examples/viewer.c does this, and gives back what it reserved too much.)
+ * (examples/viewer.c does this, and unmaps the rest of what it has reserved.)
  * CPU access goes between DMA_BUF_IOCTL_SYNC calls, see <linux/dma-buf.h>.
  *
  * An importer whose DMA would need bounce buffers (swiotlb) is refused with
@@ -167,8 +167,8 @@ struct kvmfr_doorbell_ring {
  * KVMFR_DOORBELL_RING - interrupt a peer
  *
  * Takes a struct kvmfr_doorbell_ring. What was written to the memory before is
- * there when the peer is interrupted. Succeeds also when there is no such peer
- * or vector: a guest can't know.
+ * there when the peer is interrupted. It also succeeds when there is no such
+ * peer or vector: the device gives no answer.
  *
  * Errors: EINVAL: @peer or @vector is above 65535. EACCES: the descriptor is
  * O_RDONLY.
@@ -188,11 +188,11 @@ struct kvmfr_doorbell_eventfd {
 /**
  * KVMFR_DOORBELL_EVENTFD - signal an eventfd at each interrupt of a vector
  *
- * Takes a struct kvmfr_doorbell_eventfd. A vector can have several eventfds. With
- * -1 those of the vector that came through this descriptor are taken away; so
- * are all of a descriptor when it is closed. The kernel keeps the eventfd, so
- * its own descriptor may be closed. An unplug signals each of them once: a
- * waiting program wakes up, and its next call answers ENODEV.
+ * Takes a struct kvmfr_doorbell_eventfd. A vector can have several eventfds. An
+ * fd of -1 removes those of the vector that came through this descriptor of the
+ * device; closing the descriptor removes all that came through it. The eventfd's
+ * own descriptor may be closed, the kernel keeps the eventfd. An unplug signals
+ * each of them once: a waiting program wakes up, and its next call answers ENODEV.
  *
  * Errors: EINVAL: no such vector of ours, or @fd is no eventfd. EBADF: @fd is not
  * open. ENOSPC: the device has 256 eventfds. ENOMEM.

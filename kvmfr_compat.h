@@ -4,9 +4,9 @@
  * this last; nothing else in the project knows kernel versions.
  *
  * Vendors backport features under old version numbers. So a shim asks for the
- * feature: for a macro, or for a KVMFR_HAS_* that Kbuild defines
- * when it finds the declaration in the kernel's headers. The version in a
- * shim's first line only says which kernels needed it when it was written.
+ * feature: for a macro, or for a KVMFR_HAS_* that Kbuild defines when it finds the
+ * declaration in the kernel's headers. The version in a shim's first line only
+ * says which kernels needed it when it was written.
  */
 #ifndef KVMFR_COMPAT_H
 #define KVMFR_COMPAT_H
