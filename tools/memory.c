@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,14 @@
 #include <unistd.h>
 
 #define WRITE_MAX	(1ULL << 30)
+
+struct action {
+	const char *name;
+	int arguments;
+	int (*run)(struct request *r);
+	bool whole;		/* looks at all of the memory */
+	bool write;
+};
 
 static uint64_t number(const char *s)
 {
@@ -94,15 +103,22 @@ static void attach_process(struct request *r, bool write)
 	     blocks(r, KVMFR_MEMORY_NONE, "out of reach"));
 }
 
-static void attach_all(struct request *r, bool write)
+static void attach_all(struct request *r, const struct action *action)
 {
+	const char *missing;
+
 	for (int i = 0; i < r->n_files; i++)
-		attach(r, r->files[i], write);
-	if (r->n_files)
+		attach(r, r->files[i], action->write);
+	if (r->n_files) {
+		missing = blocks(r, KVMFR_MEMORY_NONE, "");
+		if (action->whole && *missing)
+			warn("the %s leaves out RAM for which no --file was given:%s",
+			     action->name, missing + strlen("; "));
 		return;
+	}
 	if (!r->pid && !r->qmp)
 		misuse("memory: wants '--file PATH', the file or device that is the guest's RAM, or '--pid PID' of its QEMU");
-	attach_process(r, write);
+	attach_process(r, action->write);
 }
 
 /* The range with memory that is attached at an address, or a message. */
@@ -300,16 +316,12 @@ static int memory_write(struct request *r)
 	return 0;
 }
 
-static const struct action {
-	const char *name;
-	int arguments;
-	int (*run)(struct request *r);
-} actions[] = {
-	{ "map", 0, memory_map },
-	{ "read", 2, memory_read },
-	{ "write", 1, memory_write },
-	{ "search", 1, memory_search },
-	{ "core", 1, memory_core },
+static const struct action actions[] = {
+	{ "map", 0, memory_map, false, false },
+	{ "read", 2, memory_read, false, false },
+	{ "write", 1, memory_write, false, true },
+	{ "search", 1, memory_search, true, false },
+	{ "core", 1, memory_core, true, false },
 };
 
 static void map_from_qmp(struct request *r)
@@ -342,7 +354,7 @@ static void map_from_machine(struct request *r)
 	uint64_t size = 0;
 	int err;
 
-	if (r->pid)
+	if (r->pid && !(machine && r->size))
 		guest_machine(r->pid, &machine, &size);
 	machine = r->machine ?: machine;
 	if (r->size)
@@ -404,7 +416,7 @@ static int run_action(struct request *r, const struct action *action)
 		return memory_map(r);
 
 	signal(SIGBUS, no_page);
-	attach_all(r, action->run == memory_write);
+	attach_all(r, action);
 	/* Matches come out between two steps of the progress. */
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	status = action->run(r);
@@ -428,6 +440,19 @@ static const struct action *action_named(int argc, char **argv)
 	misuse("memory: wants map, read, write, search or core");
 }
 
+/* Options that contradict each other, or would do nothing. */
+static void check_options(const struct request *r, const struct action *action)
+{
+	if (r->json && r->memmap)
+		misuse("memory: either --json or --memmap");
+	if ((r->json || r->memmap) && action->run != memory_map)
+		misuse("memory: --json and --memmap go with map only");
+	if (r->qmp && (r->machine || r->size))
+		misuse("memory: --machine and --size say what QEMU says with --qmp: one of both");
+	if (r->name && r->pid)
+		misuse("memory: either --name or --pid");
+}
+
 int cmd_memory(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -441,6 +466,7 @@ int cmd_memory(int argc, char **argv)
 		{ "memmap", no_argument, NULL, 'm' },
 		{ }
 	};
+	const struct action *action;
 	struct request r = { };
 	int c, status;
 
@@ -450,6 +476,8 @@ int cmd_memory(int argc, char **argv)
 			r.qmp = optarg;
 			break;
 		case 'p':
+			if (number(optarg) - 1 >= INT_MAX)
+				misuse("memory: '%s' is not the number of a process", optarg);
 			r.pid = number(optarg);
 			break;
 		case 'n':
@@ -474,7 +502,9 @@ int cmd_memory(int argc, char **argv)
 		}
 	}
 	r.arguments = argv + optind + 1;
-	status = run_action(&r, action_named(argc - optind, argv + optind));
+	action = action_named(argc - optind, argv + optind);
+	check_options(&r, action);
+	status = run_action(&r, action);
 	kvmfr_memory_close(r.memory);
 	return status;
 }

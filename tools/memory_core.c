@@ -158,11 +158,14 @@ int memory_core(struct request *r)
 	struct core core = { .file = r->arguments[0] };
 	const Elf64_Phdr *segment;
 	uint64_t from = 0, size;
+	struct stat st;
 
 	/* Not for everybody: it is all that the guest knows. */
-	core.fd = open(core.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (core.fd < 0)
+	core.fd = open(core.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600);
+	if (core.fd < 0 && errno != ENXIO)
 		fail("%s: %s", core.file, strerror(errno));
+	if (core.fd < 0 || fstat(core.fd, &st) || !S_ISREG(st.st_mode))
+		fail("%s: not a regular file, which a core has to be for its holes", core.file);
 	add_headers(r, &core);
 	if (ftruncate(core.fd, core.size))
 		fail("%s: %s", core.file, strerror(errno));

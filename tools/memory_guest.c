@@ -59,6 +59,14 @@ static const char *arguments_value(const struct arguments *arguments, const char
 	return value;
 }
 
+static bool is_qemu(const struct arguments *arguments)
+{
+	const char *program = strrchr(arguments->data, '/');
+
+	program = program ? program + 1 : arguments->data;
+	return strstr(program, "qemu") || !strcmp(program, "kvm");
+}
+
 pid_t guest_named(const char *name)
 {
 	struct arguments arguments;
@@ -68,15 +76,12 @@ pid_t guest_named(const char *name)
 
 	proc = opendir(path("/proc"));
 	while (proc && (entry = readdir(proc))) {
-		const char *program, *value;
+		const char *value;
 
 		if (!isdigit(*entry->d_name) || !arguments_read(atoi(entry->d_name), &arguments))
 			continue;
-		program = strrchr(arguments.data, '/');
-		program = program ? program + 1 : arguments.data;
 		value = arguments_value(&arguments, "name", "guest", true);
-		if ((strncmp(program, "qemu", 4) && strcmp(program, "kvm")) ||
-		    !value || strcmp(value, name))
+		if (!is_qemu(&arguments) || !value || strcmp(value, name))
 			continue;
 		if (found)
 			fail("processes %d and %s are both a QEMU with '-name %s'; --pid says which",
@@ -117,6 +122,9 @@ void guest_machine(pid_t pid, const char **machine, uint64_t *size)
 	if (!arguments_read(pid, &arguments))
 		fail("process %d: %s", pid, errno == ENOENT ? "there is none" :
 		     "no command line to take the machine type from");
+	if (!is_qemu(&arguments))
+		fail("process %d is no QEMU but %s: '--machine' and '--size' say what to expect of it, or '--qmp'",
+		     pid, arguments.data);
 	if (arguments_value(&arguments, "machine", "max-ram-below-4g", false))
 		fail("process %d has max-ram-below-4g; only '--qmp' tells its map", pid);
 	value = arguments_value(&arguments, "machine", "type", true) ?:
