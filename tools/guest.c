@@ -89,7 +89,7 @@ static void guest_parse(int argc, char **argv, const struct option *options,
 	uint64_t fits = MIB;
 	int c;
 
-	*guest = (struct guest){ .bell.vectors = 1 };
+	*guest = (struct guest){ };
 	while ((c = option_next(argc, argv, options)) != -1) {
 		if (c == 'd')
 			guest->bell.socket = doorbell_socket(argv[0], optarg);
@@ -100,6 +100,10 @@ static void guest_parse(int argc, char **argv, const struct option *options,
 		else
 			guest->legacy = true;
 	}
+	if (guest->bell.vectors && !guest->bell.socket)
+		misuse("%s: --vectors goes with --doorbell", argv[0]);
+	if (!guest->bell.vectors)
+		guest->bell.vectors = 1;
 	if (argc - optind != 1 && !(guest->ram && argc == optind))
 		misuse("%s: wants one device, for example 'kvmfrctl %s /dev/kvmfr0'",
 		       argv[0], argv[0]);
