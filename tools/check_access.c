@@ -12,7 +12,21 @@
 
 #define TRIGGER	"udevadm control --reload && udevadm trigger --settle --action=add --subsystem-match=kvmfr"
 
-/* The first line of a file that is a rule for kvmfr, or NULL. */
+/* Does a line say who may open kvmfr's devices? That of kvmfrd starts it only. */
+static bool is_rule(const char *line)
+{
+	static const char * const says[] = { "OWNER", "GROUP", "MODE", "\"uaccess\"" };
+
+	if (*line == '#' || (!strstr(line, "SUBSYSTEM==\"kvmfr") &&
+			     !strstr(line, "KERNEL==\"kvmfr")))
+		return false;
+	for (size_t i = 0; i < sizeof(says) / sizeof(*says); i++)
+		if (strstr(line, says[i]))
+			return true;
+	return false;
+}
+
+/* The first line of a file that is such a rule, or NULL. */
 static char *rule_in(const char *file)
 {
 	char *line = file_read(file, NULL), *next;
@@ -24,8 +38,7 @@ static char *rule_in(const char *file)
 		else
 			next = line + strlen(line);
 		line += strspn(line, " \t");
-		if (*line != '#' && (strstr(line, "SUBSYSTEM==\"kvmfr") ||
-				     strstr(line, "KERNEL==\"kvmfr")))
+		if (is_rule(line))
 			return line;
 	}
 	return NULL;
@@ -40,7 +53,7 @@ static bool hidden(const char *file, const char * const *dirs, int before)
 	return false;
 }
 
-/* The last rule for kvmfr that udev reads, and its file. */
+/* The last of them that udev reads, and its file. */
 static char *rule_find(const char **file)
 {
 	static const char * const dirs[] = {
