@@ -77,18 +77,26 @@ static int run(int argc, char **argv)
 	misuse("there is no command '%s', see 'kvmfrctl --help'", argv[0]);
 }
 
+/* Fails if the output could not be written, for example to a full disk. */
+static int finish(int status)
+{
+	if (fflush(stdout))
+		fail("cannot write the output");
+	return status;
+}
+
 int main(int argc, char **argv)
 {
-	int i = 1, status;
+	int i = 1;
 
 	for (; i < argc && *argv[i] == '-'; i++) {
 		if (!strcmp(argv[i], "--help")) {
 			help();
-			return 0;
+			return finish(0);
 		}
 		if (!strcmp(argv[i], "--version")) {
 			printf("kvmfrctl %s\n", VERSION);
-			return 0;
+			return finish(0);
 		}
 		if (strcmp(argv[i], "--root"))
 			misuse("unknown option '%s', see 'kvmfrctl --help'",
@@ -99,10 +107,5 @@ int main(int argc, char **argv)
 	}
 	if (*root && access(path("/."), X_OK))
 		fail("--root %s: %s", root, strerror(errno));
-	status = i == argc ? summary() : run(argc - i, argv + i);
-
-	/* Fails if the output could not be written, for example to a full disk. */
-	if (fflush(stdout))
-		fail("cannot write the output");
-	return status;
+	return finish(i == argc ? summary() : run(argc - i, argv + i));
 }
