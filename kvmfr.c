@@ -1062,7 +1062,7 @@ static int kvmfr_vm_access(struct vm_area_struct *vma, unsigned long addr,
 {
 	struct kvmfr_dev *kdev = vma->vm_private_data;
 	u64 pos = ((u64)vma->vm_pgoff << PAGE_SHIFT) + addr - vma->vm_start;
-	size_t n = min_t(u64, len, kdev->size - pos);
+	size_t n = min_t(size_t, len, vma->vm_end - addr);
 	void *memory;
 	int ret;
 

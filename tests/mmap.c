@@ -431,6 +431,24 @@ TEST_ANY(proc_mem_reads_and_writes_the_mapping)
 	EXPECT_EQ(0x600d, word(map(dev.fd, 0, page_size, PROT_READ)));
 }
 
+TEST_ANY(proc_mem_ends_where_the_mapping_does)
+{
+	char *p = map_at(dev.fd, 0, page_size, RW, page_size);
+	char *next = map(dev.fd, page_size, page_size, RW);
+	int mem = open("/proc/self/mem", O_RDWR);
+	uint64_t value[2] = { 0xbad, 0xbad };
+
+	ASSERT_OK(mem);
+	ASSERT_OK(munmap(p + page_size, page_size));	/* there is nothing behind it */
+	set_word(p + page_size - 8, 0x600d);
+	set_word(next, 0x5ec2e7);
+	EXPECT_EQ(8, pread(mem, value, 16, (uintptr_t)p + page_size - 8));
+	EXPECT_EQ(0x600d, value[0]);
+	EXPECT_EQ(0xbad, value[1]);
+	EXPECT_EQ(8, pwrite(mem, value, 16, (uintptr_t)p + page_size - 8));
+	EXPECT_EQ(0x5ec2e7, word(next));
+}
+
 TEST_PAGED(proc_mem_does_not_write_through_a_read_only_descriptor)
 {
 	int ro = dev_open(&dev, O_RDONLY);
