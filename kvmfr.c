@@ -1032,6 +1032,9 @@ static vm_fault_t kvmfr_vm_huge_fault(struct vm_fault *vmf, unsigned int order)
 	vm_fault_t ret = VM_FAULT_FALLBACK;
 	struct kvmfr_run run;
 
+	/* mremap() may have moved a VM_PFNMAP mapping to where huge pages would fit. */
+	if (vma->vm_flags & VM_PFNMAP)
+		return ret;
 	if (order != KVMFR_HUGE_ORDER || !kvmfr_vma_fits_huge(vma) ||
 	    start < vma->vm_start || start + PMD_SIZE > vma->vm_end)
 		return ret;

@@ -539,6 +539,18 @@ TEST_PAGED(pss_of_a_single_process_is_its_rss)
 	EXPECT_LE(before, meminfo("Mapped") + dev.size / 4);
 }
 
+/* Where it was, it had no room for a huge page; where it is touched, it has. */
+TEST_PAGED(mapping_moved_before_its_first_touch_leaves_nothing_mapped)
+{
+	uint64_t before = meminfo("Mapped");
+	char *p = move(map_at(dev.fd, 0, dev.size, RW, page_size), dev.size, 0);
+
+	stamp(p, 0, dev.size);
+	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
+	ASSERT_OK(munmap(p, dev.size));
+	EXPECT_LE(meminfo("Mapped"), before + dev.size / 4);
+}
+
 TEST_PAGED(part_at_an_odd_offset_is_huge_where_it_can_be)
 {
 	uint64_t offset = page_size;
