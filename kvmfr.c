@@ -1013,7 +1013,8 @@ static vm_fault_t kvmfr_vm_insert(struct vm_fault *vmf, struct page *page)
 		return VM_FAULT_FALLBACK;
 	if (PageHWPoison(page))
 		return VM_FAULT_HWPOISON;
-	if (kvmfr_folio_poisoned(folio))
+	/* A huge page that is mapped already stays; it just becomes writable. */
+	if (pmd_none(*vmf->pmd) && kvmfr_folio_poisoned(folio))
 		return vmf_insert_page_mkwrite(vmf, page, write);
 	return vmf_insert_folio_pmd(vmf, folio, write);
 }

@@ -67,3 +67,27 @@ TEST_STATIC(poisoned_page_is_not_mapped_as_part_of_a_huge_page)
 	munmap(p, dev.size);
 	check_fresh_mapping(0, bad);
 }
+
+/* Marking it clean, as checkpointing does, write-protects the huge page. */
+TEST_STATIC(huge_page_that_was_mapped_before_the_error_can_be_written_again)
+{
+	const uint64_t bad = 2 * pmd_size + 5 * page_size;
+	char byte, *p = map_at(dev.fd, 0, dev.size, RW, 0);
+	pid_t pid;
+
+	if (pread(dev.fd, &byte, 1, pmd_size + 5 * page_size) == 1)
+		SKIP("this kernel can't poison a page (CONFIG_MEMORY_FAILURE)");
+	set_word(p + 2 * pmd_size, 1);
+	pid = fork();
+	if (!pid) {
+		char *q = map_at(dev.fd, 0, dev.size, RW, page_size);
+
+		madvise(q + bad, page_size, MADV_HWPOISON);
+		_exit(0);
+	}
+	join(pid);
+	ASSERT_ERRNO(EIO, pread(dev.fd, &byte, 1, bad));
+	write_file("/proc/self/clear_refs", "4");
+	set_word(p + 2 * pmd_size, 2);
+	EXPECT_EQ(2, word(p + 2 * pmd_size));
+}
