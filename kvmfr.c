@@ -2251,9 +2251,16 @@ static int kvmfr_static_param_get(char *buf, const struct kernel_param *param)
 	return n + sysfs_emit_at(buf, n, "\n");
 }
 
+/* When the module goes, also if it could not be loaded */
+static void kvmfr_static_param_free(void *arg)
+{
+	kfree(kvmfr_static_param);
+}
+
 static const struct kernel_param_ops kvmfr_static_param_ops = {
 	.set = kvmfr_static_param_set,
 	.get = kvmfr_static_param_get,
+	.free = kvmfr_static_param_free,
 };
 
 module_param_cb(static_size_mb, &kvmfr_static_param_ops, NULL, 0644);
@@ -2268,8 +2275,6 @@ static int __init kvmfr_static_begin(void)
 	mutex_lock(&kvmfr_static_lock);
 	ret = kvmfr_static_set(kvmfr_static_param);
 	kvmfr_static_phase = ret ? KVMFR_LEAVING : KVMFR_LIVE;
-	kfree(kvmfr_static_param);
-	kvmfr_static_param = NULL;
 	mutex_unlock(&kvmfr_static_lock);
 	return ret;
 }
