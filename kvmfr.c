@@ -2074,12 +2074,12 @@ static struct kvmfr_dev *kvmfr_static_create(unsigned long mb)
 	return kdev;
 }
 
-/* Frees what kvmfr_static_create_new() has made from @from on. */
-static void kvmfr_static_free_new(struct kvmfr_plan *plan, int from)
+/* Frees what kvmfr_static_create_new() has made. */
+static void kvmfr_static_free_new(struct kvmfr_plan *plan)
 {
 	int j;
 
-	for (j = from; j < plan->n; j++)
+	for (j = 0; j < plan->n; j++)
 		if (!plan->kept[j] && plan->kdev[j])
 			kvmfr_dev_free(plan->kdev[j]);
 }
@@ -2107,7 +2107,7 @@ static int kvmfr_static_create_new(struct kvmfr_plan *plan)
 			continue;
 		kdev = kvmfr_static_create(plan->mb[j]);
 		if (IS_ERR(kdev)) {
-			kvmfr_static_free_new(plan, 0);
+			kvmfr_static_free_new(plan);
 			return PTR_ERR(kdev);
 		}
 		plan->kdev[j] = kdev;
@@ -2204,7 +2204,7 @@ static int kvmfr_static_set(char *list)
 		goto out;
 	ret = kvmfr_static_close_old(plan);
 	if (ret)
-		kvmfr_static_free_new(plan, 0);
+		kvmfr_static_free_new(plan);
 	else
 		ret = kvmfr_static_replace(plan);
 out:
