@@ -92,9 +92,9 @@ static const struct {
 	{ "owner", set_owner, "the name of a user" },
 	{ "group", set_group, "the name of a group" },
 	{ "mode", set_mode, "an octal number up to 0777" },
-	{ "size", set_size, "bytes, as in 65536, 64K or 1M" },
-	{ "to-guest", set_to_guest, "bytes, as in 65536, 64K or 1M" },
-	{ "to-host", set_to_host, "bytes, as in 65536, 64K or 1M" },
+	{ "size", set_size, "bytes, as in 65536, 64K or 1M, at most 1G" },
+	{ "to-guest", set_to_guest, "bytes, as in 65536, 64K or 1M, at most 1G" },
+	{ "to-host", set_to_host, "bytes, as in 65536, 64K or 1M, at most 1G" },
 	{ "connect", set_connect, "the path of a socket, from / on" },
 };
 
@@ -140,9 +140,9 @@ static void read_section(struct reader *r, char *line)
 		r->skip = !r->vm || strcmp(name, r->vm);
 		name = slash + 1;
 	}
-	if (!*name || strlen(name) >= KVMFR_CHANNEL_NAME_SIZE || strchr(name, '/'))
-		die("%s:%u: a channel's name has 1 to %d bytes without \"/\"", r->path, r->line,
-		    KVMFR_CHANNEL_NAME_SIZE - 1);
+	if (!name_valid(name))
+		die("%s:%u: a channel's name has 1 to %d printable ASCII characters without \"/\", and isn't \".\" or \"..\"",
+		    r->path, r->line, CHANNEL_NAME_MAX);
 	if (r->skip)
 		return;
 	section = calloc(1, sizeof(*section));

@@ -24,6 +24,8 @@ enum control_what {
 
 #define CONTROL_PEERS	64
 #define CHANNEL_SIZE	65536	/* of a ring that nobody asked another size for, in bytes */
+#define CHANNEL_SIZE_MAX (1ull << 30)
+#define CHANNEL_NAME_MAX 63	/* without the NUL */
 
 struct control_request {
 	uint32_t what;			/* enum control_what */
@@ -38,7 +40,21 @@ struct control_answer {
 	uint32_t peers[CONTROL_PEERS];	/* ids of those who are connected to the server */
 };
 
-/* Bytes as people write them, with K, M or G behind. False: it is something else. */
+/* A name for a channel, as libkvmfr takes it. */
+static inline bool name_valid(const char *name)
+{
+	size_t length = strlen(name);
+
+	for (size_t i = 0; i < length; i++)
+		if (name[i] < ' ' || name[i] > '~' || name[i] == '/')
+			return false;
+	return length && length <= CHANNEL_NAME_MAX && strcmp(name, ".") && strcmp(name, "..");
+}
+
+/*
+ * Bytes of a ring as people write them, with K, M or G behind. False: it is something
+ * else, or too much.
+ */
 static inline bool size_parse(const char *text, uint64_t *size)
 {
 	static const char units[] = "KMG";
@@ -50,12 +66,12 @@ static inline bool size_parse(const char *text, uint64_t *size)
 	if (errno || !isdigit((unsigned char)*text))
 		return false;
 	if (!*end)
-		return true;
+		return *size <= CHANNEL_SIZE_MAX;
 	unit = strchr(units, toupper((unsigned char)*end));
 	if (!unit || end[1] || *size > UINT32_MAX)
 		return false;
 	*size <<= 10 * (unit - units + 1);
-	return true;
+	return *size <= CHANNEL_SIZE_MAX;
 }
 
 #endif

@@ -378,15 +378,9 @@ static int channel_list(struct request *r)
 
 static void name_check(const char *name)
 {
-	size_t length = strlen(name);
-	bool valid = length && length < KVMFR_CHANNEL_NAME_SIZE && strcmp(name, ".") &&
-		     strcmp(name, "..");
-
-	for (size_t i = 0; i < length; i++)
-		valid = valid && name[i] >= ' ' && name[i] <= '~' && name[i] != '/';
-	if (!valid)
+	if (!name_valid(name))
 		misuse("channel: a name has 1 to %d printable ASCII characters without '/', and isn't '.' or '..'",
-		       KVMFR_CHANNEL_NAME_SIZE - 1);
+		       CHANNEL_NAME_MAX);
 }
 
 static int channel_create(struct request *r)
@@ -401,7 +395,7 @@ static int channel_create(struct request *r)
 	name_check(name);
 	strcpy(request.name, name);
 	if (size) {
-		if (!size_parse(size, &request.to_guest) || request.to_guest > 1 << 30)
+		if (!size_parse(size, &request.to_guest))
 			misuse("channel: '%s' is not a size, for example 65536, 64K or 1M; at most 1G",
 			       size);
 		request.to_host = request.to_guest;

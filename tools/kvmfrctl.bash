@@ -39,7 +39,7 @@ _kvmfrctl()
 
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	--user) mapfile -t COMPREPLY < <(compgen -u -- "$current") ;;
-	--qmp | --file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+	--qmp | --file | core) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
 	--node)
 		words=$(cd /sys/devices/system/node && printf '%s ' node[0-9]*)
 		mapfile -t COMPREPLY < <(compgen -W "${words//node/}" -- "$current") ;;
