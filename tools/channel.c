@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * kvmfrctl channel: what channels there are, one more or less, and standard
- * input and output as one end of one. kvmfrd has the channels open; this asks
- * it, or only looks at the memory.
+ * kvmfrctl channel: lists, creates and removes channels, and connects standard input
+ * and output to one. kvmfrd has the channels open; this asks kvmfrd, or only looks at
+ * the memory.
  */
 #include "kvmfrctl.h"
 
@@ -88,7 +88,7 @@ static int places_find(struct place *places)
 	return n;
 }
 
-/* Those that are meant: the one that is named, or what there is. */
+/* The place that --vm or --device names, or all there are. */
 static int places_meant(const struct request *r, struct place *places)
 {
 	int n = 1;
@@ -140,7 +140,7 @@ static int socket_connect(const char *name, int type)
 	return ret;
 }
 
-/* What kvmfrd says to a request; *fd is a descriptor that came with it, or as it was. */
+/* Sends a request to kvmfrd. *fd becomes the descriptor that comes with the answer. */
 static struct control_answer ask(const struct place *place, const struct control_request *request,
 				 int *fd)
 {
@@ -197,7 +197,7 @@ static void set_list(struct kvmfr_channels *set, struct kvmfr_channel_info **inf
 		kvmfr_channels_list(set, *infos, *n);
 }
 
-/* Nothing is rung, and nothing waited for, by one who looks once. */
+/* The doorbell of a set that only observes: neither rings nor waits. */
 static int no_clear(void *opaque)
 {
 	(void)opaque;
@@ -212,7 +212,7 @@ static int no_ring(void *opaque, uint32_t peer, uint32_t vector)
 	return 0;
 }
 
-/* A guest that isn't connected to the server any more is away, whatever it left in the memory. */
+/* Peers that aren't connected to the server have gone, whatever they left in the memory. */
 static void tell_who_is_away(struct kvmfr_channels *set, const struct control_answer *answer)
 {
 	bool there[65536] = { false };
@@ -281,7 +281,7 @@ static int device_list(const struct place *place, struct kvmfr_channel_info **in
 	return ret;
 }
 
-/* The channels there; false: the memory is not for channels. */
+/* Lists the channels of a place; false: its memory has none, and *problem says why. */
 static bool place_list(const struct place *place, struct kvmfr_channel_info **infos, int *n,
 		       const char **problem)
 {
@@ -460,7 +460,7 @@ static int channel_attach(struct request *r)
 
 /* --- connect --------------------------------------------------------------- */
 
-/* All of it, until its end or until nobody wants more. */
+/* Copies until the end of @from, or until @to takes no more. */
 static void copy(int from, int to)
 {
 	char data[65536];
@@ -508,7 +508,7 @@ static int channel_connect(struct request *r)
 		_exit(0);
 	}
 	copy(fd, STDOUT_FILENO);
-	/* It has said all; what it hasn't read yet may still be sent. */
+	/* The other end sends no more, but may still read what we send. */
 	closed.fd = fd;
 	while (poll(&closed, 1, -1) < 0 && errno == EINTR)
 		;

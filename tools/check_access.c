@@ -12,7 +12,7 @@
 
 #define TRIGGER	"udevadm control --reload && udevadm trigger --settle --action=add --subsystem-match=kvmfr"
 
-/* Does a line say who may open kvmfr's devices? That of kvmfrd starts it only. */
+/* Is a line a rule on who may open the devices? (kvmfrd's rule only starts kvmfrd.) */
 static bool is_rule(const char *line)
 {
 	static const char * const says[] = { "OWNER", "GROUP", "MODE", "\"uaccess\"" };
@@ -29,14 +29,9 @@ static bool is_rule(const char *line)
 /* The first line of a file that is such a rule, or NULL. */
 static char *rule_in(const char *file)
 {
-	char *line = file_read(file, NULL), *next;
+	char *lines = file_read(file, NULL), *line;
 
-	for (; line && *line; line = next) {
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = 0;
-		else
-			next = line + strlen(line);
+	while ((line = strsep(&lines, "\n"))) {
 		line += strspn(line, " \t");
 		if (is_rule(line))
 			return line;
@@ -44,7 +39,7 @@ static char *rule_in(const char *file)
 	return NULL;
 }
 
-/* A file of an earlier directory hides those of its name in later ones. */
+/* A file in an earlier directory overrides one of the same name in a later one. */
 static bool hidden(const char *file, const char * const *dirs, int before)
 {
 	for (int i = 0; i < before; i++)
@@ -53,7 +48,7 @@ static bool hidden(const char *file, const char * const *dirs, int before)
 	return false;
 }
 
-/* The last of them that udev reads, and its file. */
+/* The rule that udev applies last, and its file. */
 static char *rule_find(const char **file)
 {
 	static const char * const dirs[] = {
@@ -83,7 +78,7 @@ static char *rule_find(const char **file)
 	return rule;
 }
 
-/* The value of OWNER= in a rule if that is no system user, or NULL. */
+/* The value of OWNER= in a rule if that is not a system user, else NULL. */
 static const char *ordinary_owner(const char *rule)
 {
 	static const char key[] = "OWNER=\"";
@@ -99,7 +94,7 @@ static const char *ordinary_owner(const char *rule)
 	return owner;
 }
 
-/* It may be written as a number, with or without "+". */
+/* The user can be a number, with or without "+". */
 bool qemu_person(const char *conf, struct person *person)
 {
 	char *user = qemu_conf_setting(conf, "user");
@@ -114,8 +109,8 @@ bool qemu_person(const char *conf, struct person *person)
 }
 
 /*
- * The group that the rule lets in: kvm, or qemu where libvirt runs its guests
- * in that one and not in kvm.
+ * The group for the rule: kvm, or qemu where libvirt runs its guests in group qemu
+ * and not in kvm.
  */
 static const char *rule_group(void)
 {
@@ -146,12 +141,12 @@ static void write_rule(struct finding *finding)
 {
 	const char *file = path("/etc/udev/rules.d/99-kvmfr.rules");
 
-	/* It may be a link to /dev/null there that hides the rule. */
+	/* A link to /dev/null may be there, which hides the packaged rule. */
 	mend_file(finding, file, "rm -f %s && echo %s > %s%s", quoted(file),
 		  quoted(rule_text()), quoted(file), here(" && " TRIGGER));
 }
 
-/* A node that nobody has changed is as the kernel made it. */
+/* Are owner, group and mode as the kernel made the node? */
 static bool untouched(const struct device *dev)
 {
 	return !dev->st.st_uid && !dev->st.st_gid &&
@@ -203,7 +198,7 @@ void mend_group(struct finding *finding, const struct stat *st,
 
 	if ((st->st_mode & 060) != 060 || !st->st_gid)
 		return;
-	/* An image has its groups in /usr, where usermod does not look. */
+	/* An image has its groups in /usr/lib/group, which usermod ignores. */
 	if (system_is_image())
 		copy = text("{ grep -q '^%s:' /etc/group || getent group %s >> /etc/group; } && ",
 			    group, group);
@@ -217,7 +212,7 @@ const char *access_text(const char *node, const struct stat *st)
 		    st->st_mode & 07777);
 }
 
-/* Judges every device for somebody; false if there is none to judge. */
+/* Checks every device for one person; false if there is no device. */
 static bool check_person(struct report *r, const struct person *person,
 			 const struct person *next_login, const char *what)
 {

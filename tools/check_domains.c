@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Replaces XML's names of characters by the characters, in place. */
+/* Replaces XML entities by their characters, in place. */
 static void unescape(char *s)
 {
 	static const struct { const char *name; char c; } entities[] = {
@@ -57,7 +57,7 @@ char *option_in(const char *argument, const char *option)
 	return strndup(p, strcspn(p, is_json(argument) ? ",} " : ","));
 }
 
-/* The same of a size, as far as it is one. */
+/* The same for a size; only the part that is one. */
 static char *size_in(const char *argument, const char *option)
 {
 	const char *value = option_in(argument, option);
@@ -101,8 +101,8 @@ uint64_t domain_size(const char *argument)
 }
 
 /*
- * The command for a finding: sed edits the lines of the domain that name the
- * device. These are the lines of its memory backend.
+ * Adds the command that repairs a finding: sed edits the lines of the domain that
+ * name the device, which are those of its memory backend.
  */
 static void mend_domain(struct finding *finding, const struct domain *domain,
 			const char *node, const char *substitute)
@@ -177,7 +177,7 @@ static bool check_align(struct report *r, const struct domain *domain,
 
 #define HOOKS	"/etc/libvirt/hooks/"
 
-/* Does libvirt run "kvmfrctl hook"? From a file of ours, or from another's. */
+/* Does any of libvirt's hook scripts run "kvmfrctl hook"? */
 static bool hook_enabled(void)
 {
 	static const char * const hooks[] = { HOOKS "qemu", HOOKS "qemu.d/*" };
@@ -197,17 +197,17 @@ static bool hook_enabled(void)
 	return false;
 }
 
-/* Where this kvmfrctl was installed to. */
+/* The hook script below the prefix that this kvmfrctl was installed to. */
 static const char *hook_script(void)
 {
 	static const char bin[] = "/bin/kvmfrctl";
 	char exe[4096] = "";
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-	ssize_t length = n - (ssize_t)strlen(bin);
+	ssize_t prefix = n - (ssize_t)strlen(bin);
 
-	return text("%.*s/share/kvmfr/libvirt-hook", length > 0 &&
-		    !strcmp(exe + length, bin) ? (int)length : 4,
-		    length > 0 && !strcmp(exe + length, bin) ? exe : "/usr");
+	if (prefix <= 0 || strcmp(exe + prefix, bin))
+		return "/usr/share/kvmfr/libvirt-hook";
+	return text("%.*s/share/kvmfr/libvirt-hook", (int)prefix, exe);
 }
 
 static void check_missing(struct report *r, const struct domain *domain,
@@ -222,10 +222,10 @@ static void check_missing(struct report *r, const struct domain *domain,
 		right(r, "domain %s uses %s, which libvirt's hook makes when it starts",
 		      domain->name, node);
 	} else if (hook_enabled()) {
-		wrong(r, "domain %s uses %s, which libvirt's hook can't make: its size isn't given in whole MiB",
+		wrong(r, "domain %s uses %s, which libvirt's hook can't make: its size must be given in whole MiB",
 		      domain->name, node);
 	} else {
-		finding = wrong(r, "domain %s uses %s, which is not there; libvirt's hook would make it whenever the domain starts, but is off",
+		finding = wrong(r, "domain %s uses %s, which is not there; libvirt's hook would make it when the domain starts, but the hook is not installed",
 				domain->name, node);
 		mend(finding, "install -D -m 755 %s " HOOKS "qemu.d/kvmfr%s",
 		     hook_script(), restart_libvirt());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* doctor: do the devices have huge pages, and who gets them? */
+/* doctor: do the devices have huge pages, and do the processes get them? */
 #include "doctor.h"
 
 #include <inttypes.h>
@@ -25,7 +25,7 @@ void check_huge(struct report *r)
 			right(r, "%s: all of it is in huge pages", dev->node);
 			continue;
 		}
-		finding = wrong(r, "%s: %s of %s are in huge pages, so it is slower; memory was fragmented when it was made, at boot there is most",
+		finding = wrong(r, "%s: only %s of %s are in huge pages, so it is slower; memory was fragmented when it was made, which is least likely at boot",
 				dev->node, mebibytes(dev->huge_bytes),
 				mebibytes(dev->size));
 		mend(finding, "echo 1 > /proc/sys/vm/compact_memory && kvmfrctl remove %s && kvmfrctl create %" PRIu64 "%s",
@@ -33,7 +33,7 @@ void check_huge(struct report *r)
 		     text(" --name %s", quoted(dev->link)) : "");
 	}
 	if (!r->n)
-		elsewhere(r, "no device has memory of this machine");
+		elsewhere(r, "no device is made of this machine's memory");
 }
 
 /* What to do so that a process's mapping gets huge pages. */

@@ -30,7 +30,7 @@ char *qemu_conf(struct report *r)
 	return NULL;
 }
 
-/* The start of a setting's value, NULL if no line sets it. */
+/* The start of a setting's value, or NULL. The last line that sets it counts. */
 static const char *setting_start(const char *conf, const char *name)
 {
 	const char *found = NULL, *line = conf, *p;
@@ -74,20 +74,14 @@ static int nodes(const char *names[MAX_DEVICES])
 /* Does a line of an AppArmor file let the node be read and written? */
 static bool apparmor_grants(const char *file, const char *node)
 {
-	char *line = file_read(file, NULL), *next;
+	char *lines = file_read(file, NULL), *line;
 	char rule[256], perms[32];
 
-	for (; line && *line; line = next) {
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = 0;
-		else
-			next = line + strlen(line);
+	while ((line = strsep(&lines, "\n")))
 		if (sscanf(line, " %255[^# \t] %31[a-zA-Z]", rule, perms) == 2 &&
 		    strchr(perms, 'r') && strchr(perms, 'w') &&
 		    !fnmatch(rule, node, FNM_PATHNAME))
 			return true;
-	}
 	return false;
 }
 

@@ -37,7 +37,7 @@ static struct kmod_ctx *kmod_open(void)
 	ctx = kmod_new(path("/lib/modules/%s", kernel_release()), config);
 	if (!ctx)
 		fail("libkmod: out of memory");
-	/* What it cannot find is for the checks to say. */
+	/* The checks report what libkmod cannot find. */
 	kmod_set_log_priority(ctx, -1);
 	return ctx;
 }
@@ -83,7 +83,7 @@ const char *size_configured(const char **source)
 	struct kmod_config_iter *iter = kmod_config_get_options(kmod_open());
 	const char *size;
 
-	/* modprobe puts it behind what modprobe.d says, and the last one counts. */
+	/* modprobe appends it to what modprobe.d says, and the last value counts. */
 	size = word_behind(file_line(path("/proc/cmdline")),
 			   "kvmfr.static_size_mb=");
 	*source = "the kernel's command line";
@@ -165,7 +165,7 @@ void check_built(struct report *r)
 				release);
 		headers = headers_command(release);
 		if (headers)
-			/* dkms builds the module for them by itself. */
+			/* Installing them makes dkms build the module. */
 			mend(finding, "%s", headers);
 		return;
 	}
@@ -213,8 +213,8 @@ static bool key_enrolled(const char *certificate)
 }
 
 /*
- * Ubuntu's dkms signs with a key that Ubuntu makes and enrols by a command of its
- * own; elsewhere dkms has one.
+ * The key that dkms signs with: on Ubuntu one that shim-signed makes and enrols,
+ * elsewhere dkms's own.
  */
 static const struct signing_key {
 	const char *certificate, *make, *enrol;
@@ -261,7 +261,7 @@ void check_signature(struct report *r)
 			     key->make, source, kernel_release(), source,
 			     kernel_release());
 	} else if (access(certificate, R_OK)) {
-		elsewhere(r, "%s; the module is signed by '%s', not with dkms's key, so its key is for you to enrol",
+		elsewhere(r, "%s; the module is signed by '%s', not with dkms's key, so whether that key is enrolled is not checked",
 			  why, signer);
 	} else if (key_enrolled(certificate)) {
 		right(r, "%s, and dkms's key is enrolled", why);
@@ -272,7 +272,7 @@ void check_signature(struct report *r)
 	}
 }
 
-/* A file in the way makes the kernel leave the node out. */
+/* A regular file in the node's place keeps the kernel from making the node. */
 void check_node(struct report *r)
 {
 	const char *reload = module_loaded() ? here(" && " RELOAD) : "";
@@ -286,7 +286,7 @@ void check_node(struct report *r)
 			continue;
 		finding = wrong(r, "%s is a regular file: QEMU was started before the module was loaded and made it; shut that QEMU down",
 				file);
-		/* What the guest wrote there is in nobody's interest. */
+		/* What the guest wrote there need not be kept. */
 		mend(finding, "rm %s%s", quoted(file), reload);
 		finding->anywhere = true;
 	}
@@ -303,7 +303,7 @@ void check_node(struct report *r)
 		mend(finding, "rm -f %s && " RELOAD, quoted(devices[i].node));
 	}
 	if (!r->n)
-		right(r, "no file is in the place of a node");
+		right(r, "no regular file is in the place of a node");
 }
 
 void check_loaded(struct report *r)
@@ -323,7 +323,7 @@ void check_loaded(struct report *r)
 	}
 }
 
-/* IVSHMEM devices that somebody else drives, or nobody. */
+/* IVSHMEM devices with another driver, or with none. */
 static void check_ivshmem(struct report *r)
 {
 	glob_t found;
@@ -361,19 +361,19 @@ static void check_ivshmem(struct report *r)
 	}
 }
 
-/* The command for these sizes: the module takes them while it is loaded. */
+/* The command that gives these sizes to the loaded module. */
 static const char *set_sizes(const char *sizes)
 {
 	const char *parameter = path("/sys/module/kvmfr/parameters/static_size_mb");
 	struct stat st;
 
-	/* Before 1.0.0 it could only be read. */
+	/* Before 1.0.0 the parameter was read-only. */
 	if (stat(parameter, &st) || !(st.st_mode & S_IWUSR))
 		return RELOAD;
 	return text("echo %s > %s", quoted(sizes), parameter);
 }
 
-/* A module without a size, and no IVSHMEM device. */
+/* There is no device: is a size configured? */
 static void check_size_configured(struct report *r)
 {
 	const char *conf = path("/etc/modprobe.d/kvmfr.conf");
@@ -398,7 +398,6 @@ static void check_size_configured(struct report *r)
 
 void check_devices(struct report *r)
 {
-
 	if (!module_loaded()) {
 		elsewhere(r, "the module is not loaded");
 		return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* doctor: does who has a doorbell find the server of it? */
+/* doctor: can guests with a doorbell reach its server? */
 #include "doctor.h"
 
 #include <glob.h>
@@ -16,14 +16,14 @@ struct doorbell {
 	const char *vectors;	/* as it is written, "1" if it isn't */
 };
 
-/* Whoever has it: a domain of libvirt's, or a QEMU that runs. */
+/* Who has a doorbell: a libvirt domain, or a running QEMU. */
 struct owner {
 	const char *name;		/* "domain win", "qemu-system-x86 (1234)" */
 	const struct person *person;	/* who connects; NULL: not known */
-	pid_t pid;			/* 0: it need not run */
+	pid_t pid;			/* of a running QEMU; 0: a domain */
 };
 
-/* The path of a socket that QEMU connects to, by the id of its chardev. */
+/* The path of the socket of QEMU's chardev with this id, or NULL. */
 static const char *chardev_path(char **args, int n, const char *id)
 {
 	for (int i = 0; i < n; i++) {
@@ -64,7 +64,7 @@ int domain_sockets(const struct domain *domain, const char **sockets, int max)
 	return n;
 }
 
-/* A value of XML after a text as "path=", before the end; or NULL. */
+/* The quoted value after a text such as "path=" in XML, before @end; or NULL. */
 static const char *attribute(const char *xml, const char *end, const char *name)
 {
 	const char *p = strstr(xml, name);
@@ -75,7 +75,7 @@ static const char *attribute(const char *xml, const char *end, const char *name)
 	return strndup(p + 1, strcspn(p + 1, (char[]){ *p, 0 }));
 }
 
-/* libvirt's own element for it: <shmem> with <server path='...'/>. */
+/* Doorbells in libvirt's own element: <shmem> with <server path='...'/>. */
 static int doorbells_of_shmem(const char *xml, struct doorbell *bells, int max)
 {
 	const char *end;
@@ -97,8 +97,8 @@ static int doorbells_of_shmem(const char *xml, struct doorbell *bells, int max)
 }
 
 /*
- * Starts it where systemd has the unit. Restarts, since systemd does not notice
- * that a socket was removed.
+ * Adds the command that starts the server, if systemd has its unit. It restarts the
+ * socket unit, since systemd does not notice when a socket file is removed.
  */
 static void mend_server(struct finding *finding, const struct server *server)
 {
@@ -117,7 +117,7 @@ static void mend_server(struct finding *finding, const struct server *server)
 		}
 }
 
-/* What to do where no command does it. */
+/* What to do where systemd has no unit for it. */
 static const char *start_text(const struct server *server)
 {
 	return text("start 'kvmfrd --socket %s', see kvmfrd(8)", server->socket);
@@ -169,7 +169,7 @@ static bool check_connect(struct report *r, const char *name,
 	return false;
 }
 
-/* QEMU says "Too many eventfd received", or nothing, and goes on without some. */
+/* QEMU prints "Too many eventfd received", or nothing, and goes on without some vectors. */
 static bool check_vectors(struct report *r, const struct owner *owner,
 			  const struct doorbell *bell,
 			  const struct server *server)
@@ -181,7 +181,7 @@ static bool check_vectors(struct report *r, const struct owner *owner,
 	return false;
 }
 
-/* A server that was restarted does not know the QEMUs from before. */
+/* Is a running QEMU still a peer? It doesn't connect again to a restarted server. */
 static bool check_peer(struct report *r, const struct owner *owner,
 		       const struct server *server)
 {
@@ -258,7 +258,7 @@ static void check_processes(struct report *r)
 		check_process(r, atoi(strrchr(found.gl_pathv[i], '/') + 1));
 }
 
-/* The sockets of the units; others need not be for this user. */
+/* May the user connect to the units' sockets? Others need not be for this user. */
 static void check_user_of(struct report *r, const struct server *server)
 {
 	struct person person;

@@ -2,9 +2,8 @@
 /*
  * kvmfrctl create, remove: devices come and go while the module is loaded.
  *
- * What is written to static_size_mb is what there shall be, so both write the
- * whole list. Devices that are open stay or nothing changes: all those that shall
- * stay are opened before.
+ * A write to static_size_mb replaces the whole list of sizes. The kernel keeps open
+ * devices or changes nothing, so all devices that must stay are opened before.
  */
 #include "kvmfrctl.h"
 
@@ -44,7 +43,7 @@ static int parameter_open(void)
 	return fd;
 }
 
-/* In the order of the list, which is not that of the devices' numbers. */
+/* The list of sizes. Its order need not be that of the devices' numbers. */
 static char *parameter_read(void)
 {
 	char *list = file_line(path(PARAMETER));
@@ -54,7 +53,7 @@ static char *parameter_read(void)
 	return list;
 }
 
-/* The kernel takes a list in one write, all of it or nothing; 0 or an errno. */
+/* Writes the list in one write(), which takes effect or changes nothing. 0 or an errno. */
 static int parameter_write(int fd, const char *list)
 {
 	const char *line = text("%s\n", list);
@@ -79,7 +78,7 @@ static char *list_without(const char *list, uint64_t mib)
 	return left;
 }
 
-/* What keeps devices from being removed, by anybody. */
+/* Descriptors that keep devices from being removed. */
 struct holds {
 	int fds[MAX_DEVICES];
 	int n;
@@ -97,7 +96,7 @@ static struct holds devices_hold(const struct device *devices, int n,
 		    (leave && !strcmp(devices[i].name, leave->name)))
 			continue;
 		fd = open(devices[i].node, O_RDONLY | O_CLOEXEC);
-		/* Of several with a size the kernel takes one that nobody uses. */
+		/* Of several devices of a size, the kernel removes one that isn't open. */
 		if (fd < 0 && leave && devices[i].size == leave->size)
 			fail("%s: %s; it has to be held while %s is removed",
 			     devices[i].node, strerror(errno), leave->name);
@@ -107,7 +106,7 @@ static struct holds devices_hold(const struct device *devices, int n,
 	return holds;
 }
 
-/* The change is done: lets go of the devices, and lets other kvmfrctls change them. */
+/* Ends a change: closes the devices, and unlocks the parameter for other kvmfrctls. */
 static void change_end(int parameter, const struct holds *holds)
 {
 	for (int i = 0; i < holds->n; i++)
@@ -115,7 +114,7 @@ static void change_end(int parameter, const struct holds *holds)
 	close(parameter);
 }
 
-/* udev has made the nodes, their permissions and links, or there is no udev. */
+/* Waits until udev has set permissions and made links. Does nothing without udev. */
 static void udev_settle(void)
 {
 	if (!*root)
@@ -167,8 +166,8 @@ static void node_check(int node)
 }
 
 /*
- * From now on memory for this process comes from the node, or there is none; -1
- * ends that.
+ * Makes the kernel allocate memory for this process from this node only. -1 ends
+ * that.
  */
 static void node_bind(int node)
 {
@@ -195,24 +194,24 @@ static void name_check(const char *name)
 		fail("%s: there is a device of that name", name);
 }
 
-/* The number behind a word of /proc/meminfo or of a node's, in bytes. */
-static uint64_t memory_says(const char *file, const char *word)
+/* The value of a key in /proc/meminfo or in a node's meminfo, in bytes. */
+static uint64_t meminfo(const char *file, const char *key)
 {
 	const char *s = file_read(path("%s", file), NULL);
 
-	s = s ? strstr(s, word) : NULL;
-	return s ? strtoull(s + strlen(word), NULL, 10) * 1024 : 0;
+	s = s ? strstr(s, key) : NULL;
+	return s ? strtoull(s + strlen(key), NULL, 10) * 1024 : 0;
 }
 
 static uint64_t memory_available(void)
 {
-	return memory_says("/proc/meminfo", "MemAvailable:");
+	return meminfo("/proc/meminfo", "MemAvailable:");
 }
 
 static void fail_to_create(uint64_t mib, int node, int err)
 {
 	const char *file = node < 0 ? "/proc/meminfo" : text(NODES "node%d/meminfo", node);
-	uint64_t rest = memory_says(file, node < 0 ? "MemAvailable:" : "MemFree:");
+	uint64_t rest = meminfo(file, node < 0 ? "MemAvailable:" : "MemFree:");
 
 	if (err == ENOMEM)
 		fail("no memory for a device of %" PRIu64 " MiB: %s has %" PRIu64 " MiB %s; 'dmesg' says more",
@@ -225,8 +224,8 @@ static void fail_to_create(uint64_t mib, int node, int err)
 }
 
 /*
- * The kernel does not tell how far it is. This process waits for it in write(), so
- * another one looks at the memory that is left, until what is returned is closed.
+ * Shows the progress of the allocation. This process waits for the kernel in write(),
+ * so a child watches the available memory shrink, until progress_unwatch().
  */
 static int progress_watch(uint64_t bytes)
 {
@@ -285,8 +284,8 @@ static bool file_write(const char *name, int flags, const char *line)
 }
 
 /*
- * Tells udev the name. The UUID is in the event, and it is how 99-kvmfr.rules
- * finds the file: the kernel lets no other word through that has a "-" in it.
+ * Tells udev the name, in a file. 99-kvmfr.rules finds the file by the UUID, which a
+ * synthetic uevent can carry; the kernel allows no other word with a "-" there.
  */
 static bool device_name(const struct device *dev, const char *name)
 {
@@ -321,7 +320,7 @@ const char *device_create(uint64_t mib, int node, const char *name)
 	list = parameter_read();
 	wish = text("%s%s%" PRIu64, list, *list ? "," : "", mib);
 	watch = progress_watch(mib * MIB);
-	/* Only for the kernel: this process would be killed when the node is full. */
+	/* Only around the write: an allocation of our own on a full node would kill us. */
 	if (node >= 0)
 		node_bind(node);
 	err = parameter_write(fd, wish);
@@ -375,7 +374,7 @@ int cmd_create(int argc, char **argv)
 
 /* --- remove --------------------------------------------------------------- */
 
-/* Who has it, for an error message. */
+/* Who uses the device, for an error message. */
 static const char *users_text(const struct device *dev)
 {
 	struct user *users;

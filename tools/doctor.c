@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl doctor: runs the checks, prints what they found, mends it. */
+/* kvmfrctl doctor: runs the checks, prints what they find, repairs it. */
 #include "doctor.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* In the order in which problems have to be mended. */
+/* In the order in which problems have to be repaired. */
 static const struct check {
 	const char *id;
 	void (*run)(struct report *r);
@@ -179,7 +179,7 @@ static bool ask(void)
 	return *answer == 'y' || *answer == 'Y';
 }
 
-/* Copies a file before it is changed; earlier copies are kept. */
+/* Copies a file before it is changed, and keeps earlier copies. */
 static void keep_copy(const char *file)
 {
 	const char *copy = text("%s.before-kvmfr", file);
@@ -189,8 +189,7 @@ static void keep_copy(const char *file)
 	for (int i = 2; !access(copy, F_OK); i++)
 		copy = text("%s.before-kvmfr-%d", file, i);
 	if (program_run("cp", (const char *[]){ "cp", "-p", "--", file, copy, NULL }))
-		fail("%s: cannot keep a copy of it as %s, so it stays as it is",
-		     file, copy);
+		fail("%s: cannot be copied to %s, so it was not changed", file, copy);
 	printf("        kept %s\n", copy);
 }
 
@@ -214,7 +213,7 @@ static bool do_mend(const struct finding *finding, bool yes)
 	return true;
 }
 
-/* True if something was done, so that the check has to look again. */
+/* True if a command was run, so that the check has to be repeated. */
 static bool mend_all(const struct check *check, const struct report *r,
 		     bool yes)
 {
@@ -226,7 +225,7 @@ static bool mend_all(const struct check *check, const struct report *r,
 
 		if (finding->verdict != WRONG)
 			continue;
-		/* Several findings may have one remedy. */
+		/* Several findings may have the same command. */
 		for (int j = 0; j < i && finding->command; j++)
 			again |= r->findings[j].command &&
 				 !strcmp(r->findings[j].command,
@@ -254,6 +253,31 @@ static bool selected(const struct check *check, int n, char **ids)
 	return !n;
 }
 
+/*
+ * Runs a check, repairs what it can if that is asked for, prints the findings and
+ * counts them by verdict. True if a command is left that repairs something.
+ */
+static bool examine(const struct check *check, bool fix, bool yes, int *count)
+{
+	static struct report r;
+	bool mendable = false, shown = fix;	/* mend_all() shows what is wrong */
+
+	run_check(check, &r);
+	if (fix && mend_all(check, &r, yes)) {
+		run_check(check, &r);
+		shown = false;
+	}
+	for (int i = 0; i < r.n; i++) {
+		const struct finding *finding = &r.findings[i];
+
+		if (!shown || finding->verdict != WRONG)
+			print_finding(check, finding);
+		count[finding->verdict]++;
+		mendable |= finding->command != NULL;
+	}
+	return mendable;
+}
+
 int cmd_doctor(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -262,10 +286,8 @@ int cmd_doctor(int argc, char **argv)
 		{ "user", required_argument, NULL, 'u' },
 		{ }
 	};
-	int count[] = { [RIGHT] = 0, [WRONG] = 0, [UNSEEN] = 0,
-			[ELSEWHERE] = 0 };
-	bool fix = false, yes = false, mendable = false, shown;
-	static struct report r;
+	bool fix = false, yes = false, mendable = false;
+	int count[ELSEWHERE + 1] = { 0 };
 	struct person person;
 	int c;
 
@@ -287,30 +309,15 @@ int cmd_doctor(int argc, char **argv)
 	if (fix && geteuid() && !*root)
 		fail("doctor: --fix changes the system: run it as root");
 
-	for (size_t i = 0; i < N_CHECKS; i++) {
-		const struct check *check = &checks[i];
-
-		if (!selected(check, argc - optind, argv + optind))
-			continue;
-		run_check(check, &r);
-		shown = fix;	/* what is wrong, by mend_all() */
-		if (fix && mend_all(check, &r, yes)) {
-			run_check(check, &r);
-			shown = false;
-		}
-		for (int j = 0; j < r.n; j++) {
-			if (!shown || r.findings[j].verdict != WRONG)
-				print_finding(check, &r.findings[j]);
-			count[r.findings[j].verdict]++;
-			mendable |= r.findings[j].command != NULL;
-		}
-	}
+	for (size_t i = 0; i < N_CHECKS; i++)
+		if (selected(&checks[i], argc - optind, argv + optind))
+			mendable |= examine(&checks[i], fix, yes, count);
 
 	printf("\n%d right, %d wrong", count[RIGHT], count[WRONG]);
 	if (count[UNSEEN])
 		printf(", %d not seen: run as root to see all", count[UNSEEN]);
 	printf("\n");
 	if (mendable && !fix)
-		printf("'kvmfrctl doctor --fix' does, as root, what stands behind '#', asking before each.\n");
+		printf("'kvmfrctl doctor --fix', as root, runs the commands behind '#', asking before each.\n");
 	return count[WRONG] ? 1 : 0;
 }

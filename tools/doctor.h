@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A check answers one question. It looks at the system and reports one or more
- * findings by right(), wrong(), unseen() and elsewhere().
+ * A check answers one question about the system. It reports one or more findings
+ * by right(), wrong(), unseen() and elsewhere().
  */
 #ifndef KVMFR_DOCTOR_H
 #define KVMFR_DOCTOR_H
@@ -18,12 +18,12 @@ enum verdict {
 struct finding {
 	enum verdict verdict;
 	const char *text;
-	const char *command;	/* mends it; NULL if no command does */
-	const char *file;	/* the file that the command edits, or NULL */
-	bool anywhere;		/* the command works on another root directory */
+	const char *command;	/* that repairs it, or NULL */
+	const char *file;	/* that the command edits, or NULL */
+	bool anywhere;		/* the command also works on another root directory */
 };
 
-/* What all checks found together. */
+/* What all checks together have found. */
 struct diagnosis {
 	int count[ELSEWHERE + 1];
 	struct finding first_wrong;	/* all zero if nothing is wrong */
@@ -38,15 +38,15 @@ struct report {
 };
 
 /*
- * The size that modprobe gives to the module, as it is written, and where it is
- * written ("modprobe.d"). NULL if no size is set.
+ * The size that modprobe will give to the module, as it is written, and where that
+ * is ("modprobe.d"). NULL if no size is set.
  */
 const char *size_configured(const char **source);
 
 void right(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void unseen(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void elsewhere(struct report *r, const char *fmt, ...) PRINTF(2, 3);
-/* What is wrong. The command for it is added by mend() or mend_file(). */
+/* Reports what is wrong. mend() or mend_file() adds the command that repairs it. */
 struct finding *wrong(struct report *r, const char *fmt, ...) PRINTF(2, 3);
 void mend(struct finding *finding, const char *fmt, ...) PRINTF(2, 3);
 void mend_file(struct finding *finding, const char *file, const char *fmt, ...)
@@ -56,12 +56,12 @@ void mend_file(struct finding *finding, const char *file, const char *fmt, ...)
 extern struct device devices[MAX_DEVICES];
 extern int n_devices;
 
-/* The user of --user, or who called sudo; NULL for this process's own. */
+/* The user of --user, or who called sudo; NULL: the user of this process. */
 extern const char *doctor_user;
 
 /*
- * A part of a command that is for the running system only: the empty string
- * when --root names another directory.
+ * A part of a command that applies to the running system only: the empty string if
+ * --root names another directory.
  */
 const char *here(const char *command);
 /* Loads the module again, so that its options are read again. */
@@ -84,7 +84,7 @@ void check_user(struct report *r);
 void check_qemu_user(struct report *r);
 /* The user libvirt runs QEMU as, by its qemu.conf. */
 bool qemu_person(const char *conf, struct person *person);
-/* A command that lets the user in, where one more group is all it takes. */
+/* Adds the command that lets the user in, if joining the file's group does. */
 void mend_group(struct finding *finding, const struct stat *st,
 		const char *user);
 /* "/dev/kvmfr0 belongs to root:kvm, mode 0660" */
@@ -119,15 +119,14 @@ void domains_each(struct report *r,
 /* Fills in the arguments from the XML. */
 void domain_parse(struct domain *domain);
 /*
- * The path of a device that an argument of QEMU's has as memory, of /dev/kvmfrN or
- * in BY_NAME, or NULL; and the "size" that it gives to it, in bytes, or 0.
+ * The device that one of QEMU's arguments has as memory (its "mem-path", /dev/kvmfrN
+ * or in BY_NAME), or NULL; and the "size" beside it in bytes, or 0.
  */
 const char *domain_memory(const char *argument);
 uint64_t domain_size(const char *argument);
 /*
- * The value of an option in one of QEMU's arguments, as it is written there:
- * after ",size=" in the older syntax, after "size": in JSON. NULL if the
- * argument does not have the option.
+ * The value of an option in one of QEMU's arguments, as it is written there: after
+ * ",size=" in the older syntax, after "size": in JSON. NULL if it isn't there.
  */
 char *option_in(const char *argument, const char *option);
 
@@ -138,8 +137,8 @@ const char *restart_libvirt(void);
 /* check_servers.c */
 void check_servers(struct report *r);
 /*
- * The sockets of doorbells that a system's domain has in its <qemu:arg>, which
- * libvirt knows nothing of; returns how many.
+ * Finds the sockets of the doorbells in a domain's <qemu:arg>, which libvirt doesn't
+ * know of; returns how many.
  */
 int domain_sockets(const struct domain *domain, const char **sockets, int max);
 

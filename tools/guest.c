@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl qemu and libvirt: how to give a device to a guest. */
+/* kvmfrctl qemu and libvirt: print how to give a device to a guest. */
 #include "kvmfrctl.h"
 
 #include <errno.h>
@@ -119,7 +119,7 @@ static void guest_parse(int argc, char **argv, const struct option *options,
 		     dev->node, mebibytes(dev->size), fits / (uint64_t)MIB);
 }
 
-/* The path that stays the same when the module is loaded again. */
+/* The device's link, which stays the same when devices are renumbered, or its node. */
 static const char *mem_path(const struct device *dev)
 {
 	return dev->link ? text(BY_NAME "%s", dev->link) :
@@ -163,7 +163,7 @@ int cmd_qemu(int argc, char **argv)
 
 	guest_parse(argc, argv, options, &guest);
 	if (guest.ram)
-		/* "pc.ram" is what QEMU calls a PC's RAM, and others look for. */
+		/* QEMU's own name for a PC's RAM, which other programs look for */
 		printf("-m %s -object %s -machine memory-backend=pc.ram",
 		       qemu_size(dev->size), object(dev, "pc.ram"));
 	else
@@ -180,7 +180,7 @@ static void print_argument(const char *value)
 	printf("  <qemu:arg value='%s'/>\n", value);
 }
 
-/* libvirt has a "pc.ram" of its own, which QEMU passes over then. */
+/* libvirt adds a "pc.ram" of its own, which QEMU ignores then. */
 static void print_ram(const struct guest *guest)
 {
 	print_argument("-machine");
@@ -213,7 +213,7 @@ int cmd_libvirt(int argc, char **argv)
 	if (guest.ram)
 		printf("<memory unit='b'>%" PRIu64 "</memory>\n", dev->size);
 
-	/* The namespace stands here, so that it need not be in <domain>. */
+	/* With the namespace here, <domain> need not declare it. */
 	printf("<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n");
 	print_argument("-object");
 	print_argument(guest.legacy ? object(dev, dev->name) : object_json(dev, dev->name));

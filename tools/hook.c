@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * kvmfrctl hook: what libvirt's hook script runs. A device in BY_NAME that a
- * guest has as memory comes before the guest starts, and goes when it has ended.
+ * kvmfrctl hook: run by libvirt's hook script. Makes a device in BY_NAME that a guest
+ * has as memory before the guest starts, and removes it when the guest has ended.
  */
 #include "doctor.h"
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The only NUMA node that <numatune> lets the guest's memory be on, or -1. */
+/* The NUMA node of <numatune>, if it names a single one, else -1. */
 static int domain_node(const struct domain *domain)
 {
 	static const char key[] = "nodeset=";

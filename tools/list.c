@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl list: devices, servers, their users; for people and for programs. */
+/* kvmfrctl list: devices, servers and their users, as text or JSON. */
 #include "kvmfrctl.h"
 
 #include <inttypes.h>
@@ -115,7 +115,7 @@ static void print_servers(const struct server *servers, int n)
 		print_server(&servers[i]);
 }
 
-/* A JSON string; what is not ASCII is passed on as it is. */
+/* A JSON string. Bytes above ASCII are copied unchanged. */
 static char *json(const char *s)
 {
 	char *out = text("\"");
@@ -218,20 +218,34 @@ static void json_server(const struct server *server)
 	printf("  }");
 }
 
-/* list --servers; 0 is the exit status without any, too. */
-static int list_servers(const struct server *servers, int n, bool as_json)
+static void json_devices(const struct device *devices, int n)
 {
-	if (!as_json) {
-		print_servers(servers, n);
-		return 0;
+	printf("[\n");
+	for (int i = 0; i < n; i++) {
+		json_device(&devices[i]);
+		printf(i < n - 1 ? ",\n" : "\n");
 	}
+	printf("]\n");
+}
+
+static void json_servers(const struct server *servers, int n)
+{
 	printf("[\n");
 	for (int i = 0; i < n; i++) {
 		json_server(&servers[i]);
 		printf(i < n - 1 ? ",\n" : "\n");
 	}
 	printf("]\n");
-	return 0;
+}
+
+static void print_devices(const struct device *devices, int n, int *hidden)
+{
+	if (n)
+		printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %-4s %-4s %s",
+			"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE",
+			"NUMA", "NAME")));
+	for (int i = 0; i < n; i++)
+		print_device(&devices[i], hidden);
 }
 
 int cmd_list(int argc, char **argv)
@@ -253,34 +267,23 @@ int cmd_list(int argc, char **argv)
 			only_servers = true;
 	}
 	if (optind < argc)
-		misuse("list: unexpected argument '%s'",
-		       argv[optind]);
+		misuse("list: unexpected argument '%s'", argv[optind]);
 
+	n = only_servers ? 0 : devices_find(devices, MAX_DEVICES);
 	n_servers = servers_find(servers);
-	if (only_servers)
-		return list_servers(servers, n_servers, as_json);
-	n = devices_find(devices, MAX_DEVICES);
-	if (as_json) {
-		printf("[\n");
-		for (int i = 0; i < n; i++) {
-			json_device(&devices[i]);
-			printf(i < n - 1 ? ",\n" : "\n");
-		}
-		printf("]\n");
-	}
-	if (!n && (as_json || !n_servers))
+	if (as_json && only_servers)
+		json_servers(servers, n_servers);
+	else if (as_json)
+		json_devices(devices, n);
+	/* No server is no error, no device is. */
+	if (!n && !only_servers && (as_json || !n_servers))
 		fail("there is no kvmfr device; %s", module_loaded() ?
 		     "'kvmfrctl doctor' tells what is missing" :
 		     device_remedy());
 	if (as_json)
 		return 0;
 
-	if (n)
-		printf("%s\n", column(BOLD, 0, text("%-12s %-7s %-9s %-9s %-13s %-14s %-4s %-4s %s",
-			"NODE", "TYPE", "SIZE", "HUGE", "PCI", "OWNER:GROUP", "MODE",
-			"NUMA", "NAME")));
-	for (int i = 0; i < n; i++)
-		print_device(&devices[i], &hidden);
+	print_devices(devices, n, &hidden);
 	print_servers(servers, n_servers);
 	if (hidden)
 		warn("list: %d processes of other users were not looked into: run as root to see all",

@@ -41,7 +41,7 @@ static void attach(struct request *r, const char *argument, bool write)
 	char *block = NULL;
 	int err;
 
-	/* A path can have a "=", too: what exists as a whole is a path. */
+	/* A path can contain "=", too: if the whole argument exists, it is a path. */
 	if (equals && access(argument, F_OK)) {
 		block = text("%.*s", (int)(equals - argument), argument);
 		file = equals + 1;
@@ -61,7 +61,7 @@ static void attach(struct request *r, const char *argument, bool write)
 		fail("%s: %s", file, strerror(-err));
 }
 
-/* "; HOW BLOCK, BLOCK" of the RAM blocks that are reached in one way, or nothing. */
+/* "; HOW BLOCK, BLOCK": the RAM blocks that are reached in this way, or "". */
 static char *blocks(const struct request *r, enum kvmfr_memory_way way, const char *how)
 {
 	const struct kvmfr_memory_range *ranges;
@@ -79,7 +79,7 @@ static char *blocks(const struct request *r, enum kvmfr_memory_way way, const ch
 	return list;
 }
 
-/* Says which way it goes, and why it does not go. */
+/* Attaches a process and says how each block is reached; or fails and says why. */
 static void attach_process(struct request *r, bool write)
 {
 	int err = kvmfr_memory_attach_process(r->memory, r->pid,
@@ -121,7 +121,7 @@ static void attach_all(struct request *r, const struct action *action)
 	attach_process(r, action->write);
 }
 
-/* The range with memory that is attached at an address, or a message. */
+/* The attached range at an address. Calls fail() if there is none. */
 static void range_at(const struct request *r, uint64_t address,
 		     struct kvmfr_memory_range *range)
 {
@@ -137,7 +137,7 @@ static void range_at(const struct request *r, uint64_t address,
 		     ", which is out of reach in QEMU's process");
 }
 
-/* All of it is memory, so that nothing is half done. */
+/* Calls fail() unless all of it is attached, so that nothing is half done. */
 static void check(const struct request *r, uint64_t address, uint64_t length)
 {
 	struct kvmfr_memory_range range;
@@ -154,7 +154,7 @@ static void check(const struct request *r, uint64_t address, uint64_t length)
 	}
 }
 
-/* A copy that failed though there is memory. */
+/* Calls fail() for a copy that failed although the memory is attached. */
 static void copy_failed(const struct request *r, uint64_t address, int err)
 {
 	if (err == -ESRCH)
@@ -229,7 +229,7 @@ static void map_json(const struct kvmfr_memory_range *ranges, size_t n)
 	json_object_put(array);
 }
 
-/* The block that is in one file with the guest's first RAM. */
+/* Prints the ranges of the block with the guest's first RAM, as LeechCore reads them. */
 static void map_memmap(const struct kvmfr_memory_range *ranges, size_t n)
 {
 	const char *block = NULL;
@@ -336,7 +336,7 @@ static void map_from_qmp(struct request *r)
 		fail("%s: %s", r->qmp, strerror(-err));
 }
 
-/* The size of a file or device that is all of the RAM. */
+/* The size of a file or device. */
 static uint64_t file_bytes(const char *file)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -365,15 +365,15 @@ static void map_from_machine(struct request *r)
 		misuse("memory: wants '--qmp SOCKET', of a QEMU with -qmp unix:SOCKET,server=on,wait=off, or '--pid PID', or '--machine pc|q35' and '--size SIZE'");
 	err = kvmfr_memory_from_machine(machine, size, &r->memory);
 	if (err == -ENOENT)
-		fail("the map of a machine '%s' is not known here, but of pc and q35; '--qmp' asks QEMU",
+		fail("the memory map of machine '%s' is not known, only those of pc and q35; '--qmp' asks QEMU",
 		     machine);
 	if (err == -EINVAL)
-		fail("the map for %s of RAM is not known here; '--qmp' asks QEMU", mebibytes(size));
+		fail("the memory map for %s of RAM is not known; '--qmp' asks QEMU", mebibytes(size));
 	if (err)
 		fail("%s", strerror(-err));
 }
 
-/* What was read is of one guest with one map only if nothing happened to it. */
+/* The result is good only if the guest and its map stayed the same meanwhile. */
 static void finish(const struct request *r, const char *action)
 {
 	int result = kvmfr_memory_check(r->memory);
@@ -386,12 +386,12 @@ static void finish(const struct request *r, const char *action)
 		fail("QEMU ended during the %s", action);
 	if (result < 0)
 		fail("QEMU does not answer any more: %s", strerror(-result));
-	fail("%s during the %s, which is of both before and after",
+	fail("%s during the %s, so the result is partly from before and partly from after",
 	     result & KVMFR_MEMORY_RESET ? "the guest was reset" :
 	     "the guest's memory map changed", action);
 }
 
-/* A page that the file hasn't got any more, or that no huge page is left for. */
+/* SIGBUS: the file was truncated, or no huge page is left for this page. */
 static void no_page(int signal)
 {
 	static const char message[] = "kvmfrctl: " MEMORY_GONE "\n";
@@ -417,7 +417,7 @@ static int run_action(struct request *r, const struct action *action)
 
 	signal(SIGBUS, no_page);
 	attach_all(r, action);
-	/* Matches come out between two steps of the progress. */
+	/* So that matches are printed between two steps of the progress. */
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	status = action->run(r);
 	progress_clear();

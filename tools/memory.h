@@ -7,7 +7,7 @@
 #include "../lib/libkvmfr-memory.h"
 
 #define MAX_FILES	64
-/* So much is looked at between two steps of the progress. */
+/* How many bytes are handled between two steps of the progress */
 #define MEMORY_STEP	(16 * MIB)
 
 /* For SIGBUS, and for EFAULT of a system call that was given a mapping. */
@@ -29,26 +29,26 @@ struct request {
 /* memory.c */
 
 /*
- * Up to MEMORY_STEP bytes at an address, all in one range; valid until the next
- * call. Calls fail() with what is there if it isn't memory.
+ * Up to MEMORY_STEP bytes at an address, all in one range; valid until the next call.
+ * If there is no memory, calls fail() with a message that names what is there.
  */
 const char *memory_bytes(const struct request *r, uint64_t address, uint64_t max,
 			 uint64_t *size);
 
-/* How many bytes below an address are attached, for the progress. */
+/* How many bytes of attached memory are below an address, for the progress. */
 uint64_t memory_below(const struct request *r, uint64_t address);
 
-/* memory_guest.c: a QEMU's process. Each calls fail() if there is none. */
+/* memory_guest.c: a QEMU process. Each calls fail() if there is none. */
 
 pid_t guest_named(const char *name);
 /* The machine type and the size of the RAM in bytes, from the command line. */
 void guest_machine(pid_t pid, const char **machine, uint64_t *size);
-/* "4G", or so many of @unit. Calls misuse() for anything else. */
+/* Parses "4G", or a plain number of @unit bytes. Calls misuse() for anything else. */
 uint64_t guest_size(const char *s, uint64_t unit);
-/* The end of a message: why this process may not be looked into. */
+/* The end of an error message: why this process may not be looked into. */
 const char *guest_permission(pid_t pid);
 
-/* memory_search.c, memory_core.c: the actions, the result is the exit status. */
+/* memory_search.c, memory_core.c: actions. Each returns the exit status. */
 int memory_search(struct request *r);
 int memory_core(struct request *r);
 

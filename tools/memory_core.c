@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * kvmfrctl memory core: what dump-guest-memory of QEMU writes, without QEMU
- * copying the memory, and with holes for zeros.
+ * kvmfrctl memory core: writes what QEMU's dump-guest-memory does, but copies the
+ * memory itself, and leaves holes for pages of zeros.
  */
 #include "memory.h"
 
@@ -39,13 +39,13 @@ static void put(const struct core *core, const void *data, size_t size, off_t at
 	}
 }
 
-/* Pages with something in them, where they belong in the core. */
+/* Writes the pages that aren't all zeros to their place in the core. */
 static void put_pages(const struct core *core, const char *data, uint64_t size, off_t at)
 {
 	static const char zeros[PAGE];
 	uint64_t done, n, begin = 0;
 
-	/* From @begin on is what has to be written, in pieces that are still cached. */
+	/* What is from @begin on must be written, in pieces that are still in the cache. */
 	for (done = 0; done < size; done += n) {
 		bool zero;
 
@@ -59,7 +59,7 @@ static void put_pages(const struct core *core, const char *data, uint64_t size, 
 	put(core, data + begin, size - begin, at + begin);
 }
 
-/* The registers, if there is a QEMU that can be asked. */
+/* Adds the notes with the registers, if QEMU can be asked for them. */
 static void add_notes(const struct request *r, struct core *core)
 {
 	unsigned int machine;
@@ -70,7 +70,7 @@ static void add_notes(const struct request *r, struct core *core)
 	if (err == -EOPNOTSUPP)
 		return;
 	if (err) {
-		warn("%s has no registers: QEMU says no: %s", core->file, strerror(-err));
+		warn("%s has no registers: QEMU refuses: %s", core->file, strerror(-err));
 		return;
 	}
 	core->elf.e_machine = machine;
@@ -135,7 +135,7 @@ static void put_headers(const struct core *core)
 		put(core, core->notes, first->p_filesz, first->p_offset);
 }
 
-/* What can have something, all of one segment; returns that segment. */
+/* Writes a part that may have data, all in one segment; returns that segment. */
 static const Elf64_Phdr *put_part(const struct request *r, const struct core *core,
 				  const Elf64_Phdr *segment, uint64_t from, uint64_t size)
 {
@@ -160,7 +160,7 @@ int memory_core(struct request *r)
 	uint64_t from = 0, size;
 	struct stat st;
 
-	/* Not for everybody: it is all that the guest knows. */
+	/* Mode 0600: the core has all of the guest's secrets. */
 	core.fd = open(core.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (core.fd < 0 && errno != ENXIO)
 		fail("%s: %s", core.file, strerror(errno));

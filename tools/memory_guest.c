@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kvmfrctl memory: a QEMU's process and what its command line says. */
+/* kvmfrctl memory: finds a QEMU process and reads its command line. */
 #include "memory.h"
 
 #include <ctype.h>
@@ -31,9 +31,9 @@ static const char *arguments_next(const struct arguments *arguments, const char 
 }
 
 /*
- * What a suboption of an option has, the last time it is given: "4G" for "m" and
- * "size" in "-m size=4G,slots=2", and in "-m 4G" if it can come @first without a
- * name. NULL if it isn't there.
+ * The last value of a suboption: "4G" for @option "m" and @key "size" in
+ * "-m size=4G,slots=2", and in "-m 4G" if the key may be left out as the @first
+ * suboption. NULL if it isn't there.
  */
 static const char *arguments_value(const struct arguments *arguments, const char *option,
 				   const char *key, bool first)

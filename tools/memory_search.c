@@ -8,13 +8,13 @@
 #include <string.h>
 
 #define LINE		64		/* bytes of a cache line */
-#define LINE_EVERY	(64 * 1024)	/* bytes between two lines that are counted */
-#define RARE		64		/* rare is a byte that is one in so many */
+#define LINE_EVERY	(64 * 1024)	/* one line is sampled of so many bytes */
+#define RARE		64		/* a byte is rare if it is less than 1 of so many */
 
 struct pattern {
 	const char *bytes;
 	size_t length;
-	size_t rare;		/* which of the bytes is rare here; length: none */
+	size_t rare;		/* index of a byte that is rare here; length: none is */
 	bool found;
 };
 
@@ -40,8 +40,8 @@ static void pattern_parse(struct pattern *pattern, const char *s)
 }
 
 /*
- * memchr() is as fast as memory, memmem() with a short pattern is not: search for
- * the byte of the pattern that is rarest in a sample.
+ * memchr() is as fast as the memory, but memmem() with a short pattern is not. So the
+ * search is for the byte of the pattern that is rarest in a sample.
  */
 static void pattern_sample(struct pattern *pattern, const char *data, uint64_t size)
 {
@@ -94,7 +94,7 @@ static void search_bytes(struct pattern *pattern, uint64_t address, const char *
 	}
 }
 
-/* The matches that begin from @from on up to before @end, all of one range. */
+/* Searches for matches that begin in [@from, @end), which is in one range. */
 static void search_part(const struct request *r, struct pattern *pattern, uint64_t from,
 			uint64_t end)
 {
@@ -111,7 +111,7 @@ static void search_part(const struct request *r, struct pattern *pattern, uint64
 	}
 }
 
-/* The matches that begin in a range and end in the one that follows it. */
+/* Searches for matches that begin in a range and end in the next one. */
 static void search_edge(const struct request *r, struct pattern *pattern,
 			const struct kvmfr_memory_range *before,
 			const struct kvmfr_memory_range *behind)
@@ -141,8 +141,8 @@ int memory_search(struct request *r)
 
 	pattern_parse(&pattern, r->arguments[0]);
 	/*
-	 * A match can begin or end with zeros in a part of the file without memory.
-	 * Reading that gives it memory, so the next part is looked up before.
+	 * A match can begin or end with zeros in a hole of the file. Reading a hole
+	 * allocates memory for it, so the next part is looked up before.
 	 */
 	more = kvmfr_memory_data(r->memory, &from, &size) == 1;
 	for (; more; from = next, size = next_size) {

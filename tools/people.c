@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 /*
- * Another root directory has user and group files of its own; this system has
- * whatever its name service knows.
+ * With --root, users and groups come from the files there; otherwise from this
+ * system's name service.
  */
 static struct passwd *find_user(const char *name, uid_t uid)
 {
@@ -75,7 +75,7 @@ bool person_by_name(const char *name, struct person *person)
 	return true;
 }
 
-/* As this process is, which a change of /etc/group does not reach. */
+/* The user and groups of this process. A change of /etc/group doesn't affect them. */
 void person_current(struct person *person)
 {
 	int n = getgroups(0, NULL);
@@ -140,9 +140,9 @@ bool in_group(const struct person *person, gid_t gid)
 }
 
 /*
- * The kernel's rules for an ACL: the first of owner, named user, groups,
- * others that the user matches decides; of several matching groups one that
- * grants all is enough. The mask bounds all but owner and others.
+ * The kernel's rules for an ACL: the first that matches of owner, named user, groups
+ * and others decides. Of several matching groups, one that grants all is enough. The
+ * mask limits all but owner and others.
  */
 enum { ACL_USER_OBJ = 1, ACL_USER = 2, ACL_GROUP_OBJ = 4, ACL_GROUP = 8,
        ACL_MASK = 16, ACL_OTHER = 32 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * kvmfrd's servers: their sockets, and what their status files say. Connecting
- * to one would make a peer, which the others are told of, so nobody connects.
+ * kvmfrd's servers: their sockets, and what their status files say. kvmfrctl never
+ * connects to one, since that would make it a peer that the others are told of.
  */
 #include "kvmfrctl.h"
 
@@ -16,7 +16,7 @@
 #define SOCKETS	"/run/kvmfr/"
 #define SUFFIX	".sock"
 
-/* Flag of a socket in /proc/net/unix: somebody accepts connections. */
+/* Flag of a listening socket in /proc/net/unix (__SO_ACCEPTCON) */
 #define LISTENS	0x10000
 
 char *server_instance(const char *socket)
@@ -32,8 +32,7 @@ char *server_instance(const char *socket)
 }
 
 /*
- * What comes next to a line of /proc/net/unix: the path of a listening socket.
- * NULL after the last one.
+ * The path of the next listening socket in the lines of /proc/net/unix, or NULL.
  */
 static char *next_listener(char **lines)
 {
@@ -60,7 +59,7 @@ static bool is_listening(const char *socket)
 	return false;
 }
 
-/* kvmfrd puts it beside the socket, and its unit into systemd's directory. */
+/* The status file: beside the socket, or where kvmfrd@.service has it written. */
 static char *status_file(const char *socket)
 {
 	const char *file = path("%s.status", socket), *name = server_instance(socket);
@@ -101,7 +100,7 @@ void server_look(const char *socket, struct server *server)
 		return;
 	for (lines = status_file(socket); (line = strsep(&lines, "\n"));)
 		status_line(server, line);
-	/* A file that another server has left says nothing of this one. */
+	/* A file that a dead server has left says nothing about this one. */
 	server->runs = server->pid > 0 && *server->memory &&
 		       !access(path("/proc/%d", server->pid), F_OK);
 	if (!server->runs)

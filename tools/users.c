@@ -12,15 +12,15 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* The DMA-BUFs of the device that a process has, to tell their mappings by. */
+/* The DMA-BUFs of the device that a process has, to recognise their mappings. */
 struct files {
 	struct { dev_t fs; ino_t inode; } dmabuf[64];
 	int n;
 };
 
 /*
- * How many bytes of whole huge pages a process's mappings contain: at addresses
- * where the kernel can map them as huge pages, and at others.
+ * How many bytes of whole huge pages a process's mappings contain, at addresses where
+ * the kernel can map them as huge pages and at others.
  */
 struct room {
 	uint64_t fits;
@@ -49,8 +49,8 @@ static void add_room(const struct device *dev, uint64_t start, uint64_t end,
 }
 
 /*
- * Could the process have huge pages, and has only small ones? A process that
- * has not touched its mapping yet has neither, which is no mistake.
+ * Does the process have only small pages where huge ones were possible? A process
+ * that has not touched its mapping yet has neither, which is fine.
  */
 static bool huge_missed(const struct device *dev, const struct user *user,
 			const struct room *room)
@@ -117,9 +117,9 @@ static bool look_for_descriptors(const struct device *dev, pid_t pid,
 }
 
 /*
- * A mapping of the device is one of the node's file: the node in /dev, or one
- * of that name in a container. A regular file in the node's place has the name
- * too, but is not the device.
+ * Is a line of maps a mapping of the device? That is one of its node: the one in /dev,
+ * or one of that name in a container. A regular file in the node's place has the
+ * name, too, but is not the device.
  */
 static bool is_mapping(const struct device *dev, const struct files *files,
 		       dev_t fs, ino_t inode, const char *line)
@@ -143,21 +143,17 @@ static bool is_mapping(const struct device *dev, const struct files *files,
 static bool look_for_mappings(const struct device *dev, const char *file,
 			      const struct files *files, struct user *user)
 {
-	char *line = file_read(path("/proc/%d/%s", user->pid, file), NULL);
+	char *lines = file_read(path("/proc/%d/%s", user->pid, file), NULL), *line;
 	uint64_t start, end, offset, inode, kib;
 	struct room room = { .fits = 0 };
 	unsigned int major, minor;
 	bool inside = false;
-	char *next;
 
-	if (!line)
+	if (!lines)
 		return errno == ENOENT || errno == ESRCH;
 
 	user->mapped = 0;
-	for (; line && *line; line = next) {
-		next = strchr(line, '\n');
-		if (next)
-			*next++ = 0;
+	while ((line = strsep(&lines, "\n"))) {
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %x:%x %" SCNu64,
 			   &start, &end, &offset, &major, &minor,
 			   &inode) == 6) {
@@ -188,12 +184,12 @@ static bool look_into(const struct device *dev, struct user *user)
 	if (!look_for_descriptors(dev, user->pid, &files, user) ||
 	    !look_for_mappings(dev, "maps", &files, user))
 		return false;
-	/* It looks at every page table entry: only where it is needed. */
+	/* smaps walks every page table entry, so it is read only where needed. */
 	return !user->mapped ||
 	       look_for_mappings(dev, "smaps", &files, user);
 }
 
-/* Kernel threads and what is left of dead processes have no arguments. */
+/* False for kernel threads and zombies, which have no arguments. */
 static bool has_memory(pid_t pid)
 {
 	char *arguments = file_line(path("/proc/%d/cmdline", pid));
@@ -226,7 +222,7 @@ int users_find(const struct device *dev, struct user **users, int *hidden)
 	while ((entry = readdir(dir))) {
 		struct user user = { .pid = atoi(entry->d_name) };
 
-		/* First of all: a process that has ended has no name any more. */
+		/* The name comes first: a process that has ended no longer has one. */
 		if (!isdigit(*entry->d_name) ||
 		    !process_look(user.pid, &user.command, &user.uid))
 			continue;

@@ -14,7 +14,7 @@
 
 const char *root = "";
 
-/* The line of progress() is on the terminal. */
+/* progress() has a line on the terminal. */
 static bool progressing;
 
 void progress_clear(void)
@@ -102,7 +102,7 @@ char *quoted(const char *word)
 	if (*word && !word[strspn(word, safe)])
 		return text("%s", word);
 
-	/* A quote becomes '\'' (end the quotes, a quote, begin them again). */
+	/* A quote becomes '\'': end the quoted part, add a quote, begin another part. */
 	p = out = calloc(4, strlen(word) + 2);
 	if (!out)
 		fail("out of memory");
@@ -251,7 +251,7 @@ int option_next(int argc, char **argv, const struct option *options)
 {
 	int c;
 
-	/* The ":" keeps getopt quiet about a missing value as well. */
+	/* The ":" makes getopt_long() return ':' for a missing value. */
 	opterr = 0;
 	c = getopt_long(argc, argv, ":", options, NULL);
 	if (c == '?')
