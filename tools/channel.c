@@ -474,6 +474,18 @@ static void copy(int from, int to)
 		}
 }
 
+/* systemd starts kvmfrd when somebody asks it something; it has its sockets then. */
+static void wake(const struct place *place)
+{
+	struct control_request request = { .what = CONTROL_LOOK };
+	int memory = -1;
+
+	if (!place->vm || access(text("%s.control", place->directory), W_OK))
+		return;
+	ask(place, &request, &memory);
+	close(memory);
+}
+
 static void connect_fail(const struct place *place, const char *name, int error)
 {
 	if (error == -ENOENT)
@@ -496,6 +508,10 @@ static int channel_connect(struct request *r)
 	name_check(name);
 	place = place_meant(r);
 	fd = socket_connect(text("%s/%s", place.directory, name), SOCK_STREAM);
+	if (fd == -ENOENT) {
+		wake(&place);
+		fd = socket_connect(text("%s/%s", place.directory, name), SOCK_STREAM);
+	}
 	if (fd < 0)
 		connect_fail(&place, name, fd);
 	sender = fork();
