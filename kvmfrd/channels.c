@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The tag of a channel that is there because a configuration names it. */
+#define CONFIGURED	0x666e6f63	/* "conf" */
 #define LINKS	1023	/* as many channels as the format has */
 #define TURNS	256	/* events until it is the turn of others */
 
@@ -105,6 +107,33 @@ static int on_again(sd_event_source *source, void *data)
 	return 0;
 }
 
+/* Whether a ring of that size is what is made for so many bytes. */
+static bool is_for(uint32_t size, uint64_t bytes)
+{
+	return size >= bytes && (size == 4096 || size / 2 < bytes);
+}
+
+/*
+ * What an earlier configuration has made and this one doesn't name, or with another size.
+ * What kvmfrctl has created stays.
+ */
+static void remove_outdated(struct channels *c)
+{
+	struct kvmfr_channel_info *infos = calloc(LINKS, sizeof(*infos));
+	int n = infos ? kvmfr_channels_list(c->set, infos, LINKS) : 0;
+
+	for (int i = 0; i < n && i < LINKS; i++) {
+		const struct kvmfr_channel_info *info = &infos[i];
+		const struct channel_config *s = config_find(c->o.config, info->name);
+
+		if (info->tag == CONFIGURED &&
+		    (!*s->name || !is_for(info->size[KVMFR_CHANNEL_HOST], s->to_guest) ||
+		     !is_for(info->size[KVMFR_CHANNEL_GUEST], s->to_host)))
+			kvmfr_channel_remove(c->set, info->name);
+	}
+	free(infos);
+}
+
 /* What the configuration names and isn't there yet. */
 static void create_configured(struct channels *c)
 {
@@ -120,6 +149,8 @@ static void create_configured(struct channels *c)
 				 (unsigned long long)kvmfr_channels_room(c->set));
 		else if (ret && ret != -EEXIST)
 			complain("channel \"%s\": %s", s->name, strerror(-ret));
+		else
+			kvmfr_channel_set_tag(c->set, s->name, CONFIGURED);
 	}
 }
 
@@ -149,6 +180,8 @@ int channels_new(struct channels **result, const struct channels_options *option
 		channels_free(c);
 		return ret;
 	}
+	if (c->o.restarted)
+		remove_outdated(c);
 	if (c->o.side == KVMFR_CHANNEL_HOST)
 		create_configured(c);
 	/* What has happened until now is in the list. */

@@ -54,6 +54,7 @@ struct channels_options {
 	unsigned int flags;		/* of kvmfr_channels_attach() */
 	const char *directory;
 	struct channel_config *config;
+	bool restarted;			/* remove what an earlier configuration has made */
 	channels_ended ended;
 	void *data;			/* for ended() */
 };

@@ -215,6 +215,7 @@ struct host *host_new(sd_event *event, struct server *server, int memory, int li
 		.flags = options->overwrite ? KVMFR_CHANNELS_OVERWRITE : KVMFR_CHANNELS_FORMAT,
 		.directory = host->directory,
 		.config = config_read(options->config, vm_name(host->directory)),
+		.restarted = true,
 		.ended = on_ended,
 		.data = host,
 	};
@@ -227,6 +228,8 @@ struct host *host_new(sd_event *event, struct server *server, int memory, int li
 		die("--channels: another program is the host's side of this memory");
 	if (ret)
 		die("--channels: %s", strerror(-ret));
+	/* What comes from another machine stays. */
+	host->options.restarted = false;
 	if (sd_event_add_time(event, &host->retry, CLOCK_MONOTONIC, 0, 0, on_retry, host) < 0 ||
 	    sd_event_source_set_enabled(host->retry, SD_EVENT_OFF) < 0)
 		die("out of memory");

@@ -57,7 +57,7 @@ struct format_side {
 
 struct format_descriptor {
 	uint32_t serial;	/* odd: there is a channel; changes each time */
-	uint32_t reserved;
+	uint32_t tag;		/* the host's, means nothing to the guest */
 	struct {
 		uint32_t page;
 		uint32_t size;	/* bytes, a power of two */

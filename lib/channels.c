@@ -412,6 +412,7 @@ static void descriptor_write(struct kvmfr_channels *set, struct slot *slot)
 		format_store(&d->ring[i].page, slot->d.page[i]);
 		format_store(&d->ring[i].size, slot->d.size[i]);
 	}
+	format_store(&d->tag, 0);
 	memcpy(d->name, slot->d.name, FORMAT_NAME_SIZE);
 	/* Release: the rest is stored before the odd serial. */
 	format_store_release(&d->serial, slot->d.serial);
@@ -448,6 +449,21 @@ int kvmfr_channel_create(struct kvmfr_channels *set, const char *name, size_t to
 	slot->added = true;
 	slot->left_open = false;
 	descriptor_write(set, slot);
+	return 0;
+}
+
+int kvmfr_channel_set_tag(struct kvmfr_channels *set, const char *name, uint32_t tag)
+{
+	struct slot *slot;
+
+	if (set->mine != HOST || set->observe)
+		return -EPERM;
+	if (set->error)
+		return -ENODEV;
+	slot = slot_find(set, name);
+	if (!slot)
+		return -ENOENT;
+	format_store(&kvmfr__channels_slot(set, slot)->descriptor.tag, tag);
 	return 0;
 }
 
@@ -505,6 +521,7 @@ static void info_fill(struct kvmfr_channels *set, struct slot *slot,
 
 	*info = (struct kvmfr_channel_info){ 0 };
 	memcpy(info->name, slot->d.name, sizeof(info->name));
+	info->tag = format_load(&memory->descriptor.tag);
 	for (int i = 0; i < 2; i++) {
 		const struct format_writer *writer = &memory->half[i].writer;
 		const struct format_reader *reader = &memory->half[!i].reader;

@@ -51,6 +51,7 @@ struct kvmfr_channel_info {
 	uint32_t size[2];		/* of the ring that the side writes, in bytes */
 	uint32_t waiting[2];		/* written by the side, not yet read by the other */
 	uint64_t bytes[2];		/* ever written by the side */
+	uint32_t tag;			/* see kvmfr_channel_set_tag() */
 };
 
 /* One side of a memory with channels, and one open end of a channel. */
@@ -245,6 +246,18 @@ KVMFR_API uint64_t kvmfr_channels_room(struct kvmfr_channels *set);
  */
 KVMFR_API int kvmfr_channel_create(struct kvmfr_channels *set, const char *name,
 				   size_t to_guest, size_t to_host);
+
+/**
+ * kvmfr_channel_set_tag - keep a number with a channel (the host only)
+ * @tag: 0 when a channel is created; it means nothing to the guest
+ *
+ * For a host that comes back, in struct kvmfr_channel_info. A guest could have
+ * changed it.
+ *
+ * Errors: ENOENT: there is no such channel. EPERM: not the host. ENODEV: as with
+ * kvmfr_channels_event().
+ */
+KVMFR_API int kvmfr_channel_set_tag(struct kvmfr_channels *set, const char *name, uint32_t tag);
 
 /**
  * kvmfr_channel_remove - remove a channel (the host only)
