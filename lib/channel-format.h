@@ -76,7 +76,7 @@ struct format_end {
 struct format_writer {
 	uint32_t head;		/* bytes ever written, modulo 2^32 */
 	uint32_t wake;		/* ring me when the reader's tail passes this */
-	uint64_t bytes;		/* bytes ever written; only for display */
+	uint64_t bytes;		/* written to this channel; only for display */
 } FORMAT_ALIGNED;
 
 struct format_reader {

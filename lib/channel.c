@@ -111,6 +111,8 @@ static void begin(struct kvmfr_channel *channel)
 	format_store(&channel->mine->writer.wake, channel->writer.head - 1);
 	format_store(&channel->mine->end.start, channel->writer.head);
 	format_store(&channel->mine->end.serial, channel->slot->d.serial);
+	__atomic_store_n(&channel->mine->writer.bytes, htole64(channel->writer.bytes),
+			 __ATOMIC_RELAXED);
 	format_store(&channel->mine->end.ack, 0);
 	publish(channel, STATE_OPEN);
 }
@@ -457,7 +459,7 @@ static struct kvmfr_channel *channel_new(struct kvmfr_channels *set, struct slot
 		.data = base + slot->d.page[set->mine] * (size_t)FORMAT_PAGE,
 		.size = slot->d.size[set->mine],
 		.head = format_load(&mine->writer.head),
-		.bytes = le64toh(__atomic_load_n(&mine->writer.bytes, __ATOMIC_RELAXED)),
+		.bytes = kvmfr__channels_bytes(slot, mine),
 		.mine = &mine->writer,
 		.theirs = &theirs->reader,
 	};

@@ -514,6 +514,14 @@ static enum kvmfr_channel_state end_state(struct kvmfr_channels *set, int side,
 	}
 }
 
+/* What a half counts is of the last channel in this slot that it was opened for. */
+uint64_t kvmfr__channels_bytes(const struct slot *slot, const struct format_half *half)
+{
+	if (format_load(&half->end.serial) != slot->d.serial)
+		return 0;
+	return le64toh(__atomic_load_n(&half->writer.bytes, __ATOMIC_RELAXED));
+}
+
 static void info_fill(struct kvmfr_channels *set, struct slot *slot,
 		      struct kvmfr_channel_info *info)
 {
@@ -530,7 +538,7 @@ static void info_fill(struct kvmfr_channels *set, struct slot *slot,
 		info->state[i] = end_state(set, i, &memory->half[i].end);
 		info->size[i] = slot->d.size[i];
 		info->waiting[i] = waiting < info->size[i] ? waiting : info->size[i];
-		info->bytes[i] = le64toh(__atomic_load_n(&writer->bytes, __ATOMIC_RELAXED));
+		info->bytes[i] = kvmfr__channels_bytes(slot, &memory->half[i]);
 	}
 	/* Data that nobody will read isn't waiting. */
 	for (int i = 0; i < 2; i++)

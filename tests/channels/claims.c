@@ -821,6 +821,32 @@ TEST(successor_gets_nothing_of_another_channel_in_the_same_place)
 	EXPECT_EQ(-EAGAIN, kvmfr_channel_read(b, data, 16));
 }
 
+TEST(bytes_of_a_channel_before_in_the_same_place_are_not_counted)
+{
+	struct kvmfr_channel_info info;
+	struct kvmfr_channel *a, *b;
+
+	both_sides("from_host");
+	connect_one(&a, &b);
+	EXPECT_EQ(5, kvmfr_channel_write(a, "apple", 5));
+	EXPECT_EQ(4, kvmfr_channel_write(b, "pear", 4));
+	kvmfr_channel_close(a);
+	kvmfr_channel_close(b);
+	ASSERT_EQ(0, kvmfr_channel_remove(sets[HOST], "one"));
+	ASSERT_EQ(0, kvmfr_channel_create(sets[HOST], "two", RING, RING));
+	drop_events(GUEST);
+	ASSERT_EQ(1, kvmfr_channels_list(sets[GUEST], &info, 1));
+	EXPECT_EQ(0, info.bytes[HOST]);
+	EXPECT_EQ(0, info.bytes[GUEST]);
+	a = open_name(HOST, "two");
+	b = open_name(GUEST, "two");
+	settle(a, b);
+	EXPECT_EQ(3, kvmfr_channel_write(a, "fig", 3));
+	ASSERT_EQ(1, kvmfr_channels_list(sets[HOST], &info, 1));
+	EXPECT_EQ(3, info.bytes[HOST]);
+	EXPECT_EQ(0, info.bytes[GUEST]);
+}
+
 TEST(memory_that_is_unplugged_in_the_middle_answers_enodev, .fixture = &both)
 {
 	struct kvmfr_channel_event event;
