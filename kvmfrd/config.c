@@ -13,7 +13,7 @@
 
 #include "channels.h"
 
-/* Where the reader is, for messages. */
+/* The state of reading a file. */
 struct reader {
 	const char *path, *vm;
 	unsigned int line;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Where kvmfrctl asks for a channel more or less, or a look at all. */
+/* Answers kvmfrctl on the control socket, see control.h. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 #include "channels.h"
 
-#define CLIENTS	8	/* that have not asked yet; one more ends the oldest */
+#define CLIENTS	8	/* connected and silent; one more replaces the oldest */
 
 struct control {
 	sd_event *event;
@@ -18,7 +18,7 @@ struct control {
 	unsigned int next;
 };
 
-/* The descriptor goes with it, if there is one. */
+/* Sends the answer, with a descriptor unless that is -1. */
 static void send_answer(int client, const struct control_answer *answer, int fd)
 {
 	union {
@@ -86,7 +86,7 @@ struct control *control_new(sd_event *event, int listener, struct host *host)
 					control) < 0)
 		die("out of memory");
 	sd_event_source_set_io_fd_own(control->accepting, true);
-	/* Where there is no descriptor left, accept() fails again and again. */
+	/* Without free descriptors accept() fails at once, again and again. */
 	sd_event_source_set_ratelimit(control->accepting, 1000 * 1000, 20);
 	control->event = event;
 	control->host = host;

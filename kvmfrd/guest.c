@@ -24,7 +24,7 @@ struct guest {
 /* For on_sigbus(). */
 static struct guest *the_guest;
 
-/* The device was unplugged while its memory was looked at. */
+/* The device was unplugged during an access to its memory. */
 static void on_sigbus(int signal)
 {
 	(void)signal;
@@ -42,7 +42,7 @@ static void retry_later(struct guest *guest)
 	sd_event_source_set_enabled(guest->retry, SD_EVENT_ONESHOT);
 }
 
-/* Unplugged: the end. Or the memory is another one, of which there may be a while nothing. */
+/* Unplugged: end. Formatted anew (-ESTALE): attach again, when that is complete. */
 static void on_ended(void *data, int error)
 {
 	struct guest *guest = data;
@@ -69,7 +69,7 @@ static int on_retry(sd_event_source *source, uint64_t time, void *data)
 	return 0;
 }
 
-/* Who comes and goes, where the device is a server's socket on a host. */
+/* Peers come and go; only if the "device" is a server's socket on a host. */
 static int on_peers(sd_event_source *source, int fd, uint32_t events, void *data)
 {
 	struct guest *guest = data;
@@ -89,7 +89,7 @@ static int on_peers(sd_event_source *source, int fd, uint32_t events, void *data
 	return 0;
 }
 
-/* What kvmfr_peer_open() and kvmfr_channels_attach() answer, for people. */
+/* Explains an error of kvmfr_peer_open() or kvmfr_channels_attach(), and ends. */
 static void fail(const char *device, int error)
 {
 	switch (error) {
@@ -107,7 +107,7 @@ static void fail(const char *device, int error)
 	}
 }
 
-/* Nothing to do is no failure: a doorbell device may be for something else. */
+/* Ends with success: the doorbell device is used for something else than channels. */
 static void leave(const char *device, const char *problem)
 {
 	complain("%s: %s, so there is nothing to do", device, problem);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What kvmfrd's parts say to each other; server.h has the protocol. */
+/* What the files of kvmfrd share. server.h has the ivshmem server. */
 #ifndef KVMFRD_H
 #define KVMFRD_H
 
@@ -10,22 +10,22 @@
 
 struct server;
 
-/* One line on standard error, exit 1. */
+/* Prints one line on standard error and exits with 1. */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-/* One line on standard error. */
+/* Prints one line on standard error. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* An event loop that ends with SIGTERM and SIGINT; or die(). */
+/* A new event loop that SIGTERM and SIGINT end. Calls die() on failure. */
 sd_event *event_loop(void);
 
-/* Raises the limit of descriptors to @want if need be; how many there may be. */
+/* Raises the limit of descriptors to @want if it is lower; returns the new limit. */
 unsigned long descriptors_want(unsigned long want);
 
-/* memory.c: a new descriptor of the memory, whose size fstat() tells; or die(). */
+/* memory.c: a new descriptor of memory, with its size in fstat(). Call die() on failure. */
 int memory_of_device(const char *path);
 int memory_of_size(uint64_t size);
 
-/* Who may connect to a socket; -1: the owner or group that the daemon runs as. */
+/* Who may connect to a socket. Owner or group -1: as the daemon runs. */
 struct access {
 	uid_t owner;
 	gid_t group;
@@ -38,10 +38,10 @@ struct access {
  */
 int socket_listen(const char *path, int type, const struct access *access);
 
-/* Where a listening socket is bound, to be freed; NULL if that is not a path from "/" on. */
+/* The path of a listening socket, freed by the caller; NULL if it is not absolute. */
 char *socket_path(int listener);
 
-/* status.c: what is served and who is there, in a file. */
+/* status.c: a file that says what is served and which peers there are. */
 struct status {
 	const char *memory;		/* the device, or "memfd" */
 	uint64_t size;			/* of the memory, in bytes */
@@ -49,16 +49,16 @@ struct status {
 	const struct server *server;
 
 	char *path;			/* NULL: there is no file */
-	bool failed;			/* the last time; it was said */
+	bool failed;			/* the last write failed, and that was reported */
 };
 
 /*
- * Writes the file, whose path is "SOCKET.status" if it is NULL. What can't be
- * written is said once, and the server serves all the same.
+ * Writes the file, by default "SOCKET.status" (@path NULL). A failure is reported
+ * once and doesn't stop the server.
  */
 void status_begin(struct status *status, const char *path, int listener);
 void status_write(struct status *status);
-/* Removes it. */
+/* Removes the file. */
 void status_end(struct status *status);
 
 #endif

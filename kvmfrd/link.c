@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A channel as a UNIX socket. Either programs connect to it, one at a time, the
- * others wait in its backlog; the channel's end is open while one is there. Or a
- * program listens on it; then the end is always open, and when the other end
- * has connected with it, the program is connected to.
+ * A channel as a UNIX socket, in one of two ways. Either programs connect to a socket
+ * of ours, one at a time while the others wait in its backlog, and the channel's end is
+ * open as long as one is connected. Or a program listens on a socket of its own
+ * ("connect" in the configuration); then the end is always open, and when the other end
+ * is opened, we connect to the program.
  *
- * What can't be passed on stays where it is: in the channel, or in the socket.
- * Of each direction at most one buffer is in between.
+ * Data that can't be passed on stays in the channel or in the socket, but for at most
+ * one buffer in each direction.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -20,10 +21,10 @@
 #include "channels.h"
 
 #define BUFFER	(32 * 1024)
-#define TURNS	16		/* buffers until it is the turn of others */
+#define TURNS	16		/* buffers in a row, then others take their turn */
 #define RETRY	(1000 * 1000)	/* microseconds */
 
-/* A stretch of bytes on its way. */
+/* Bytes between channel and socket: data[begin] to data[end - 1]. */
 struct buffer {
 	size_t begin, end;
 	char data[BUFFER];
@@ -33,10 +34,10 @@ struct connection {
 	int fd;				/* -1: not yet */
 	sd_event_source *source;
 	bool gone;			/* the program has closed its socket */
-	bool heard_all;			/* it will send no more … */
-	bool told;			/* … and the channel was told so */
-	bool deaf;			/* the channel takes no more from it */
-	bool finished;			/* it was told that no more comes */
+	bool heard_all;			/* the program sends no more … */
+	bool told;			/* … and our end was shut down for writing */
+	bool deaf;			/* the channel takes no more from the program */
+	bool finished;			/* the socket was shut down for writing */
 	struct buffer to_channel, to_program;
 };
 
@@ -51,20 +52,20 @@ struct link {
 	sd_event_source *accepting;
 	sd_event_source *again;		/* there is more to do */
 	sd_event_source *retry;		/* a second later */
-	bool complained;		/* since something worked the last time */
+	bool complained;		/* an error was reported since the last success */
 
 	struct kvmfr_channel *end;
-	bool connected;			/* the end is, with the other end */
-	bool inherited;			/* it is that of a process before this one */
+	bool connected;			/* the end is connected with the other end */
+	bool inherited;			/* the end took over an earlier process's connection */
 	struct connection *connection;
 };
 
-/* What became of a piece of work. */
+/* The result of moving bytes. */
 enum outcome {
-	WAITING,	/* until something happens */
+	WAITING,	/* nothing to do until something happens */
 	BUSY,		/* there may be more to do */
-	OVER,		/* the connection */
-	BROKEN,		/* the channel was removed, or the other side breaks its rules */
+	OVER,		/* the connection has ended */
+	BROKEN,		/* the channel was removed, or the other side breaks the protocol */
 };
 
 static void complain_once(struct link *link, const char *what, int error)
@@ -87,7 +88,7 @@ static void filled(struct buffer *buffer, size_t n)
 	buffer->end = n;
 }
 
-/* One buffer from the channel to the program. */
+/* Moves one buffer from the channel to the program. */
 static enum outcome to_program(struct link *link)
 {
 	struct connection *c = link->connection;
@@ -100,7 +101,7 @@ static enum outcome to_program(struct link *link)
 		if (bits & KVMFR_CHANNEL_ERR)
 			return BROKEN;
 		if (bits & KVMFR_CHANNEL_EOF) {
-			/* Reading this end of file would begin the next connection. */
+			/* Don't read this end of file: that would begin the next connection. */
 			if (bits & KVMFR_CHANNEL_END)
 				return OVER;
 			if (!c->finished)
@@ -120,7 +121,7 @@ static enum outcome to_program(struct link *link)
 	if (n < 0 && !c->gone && (errno == EAGAIN || errno == EINTR))
 		return WAITING;
 	if (n < 0) {
-		/* Nobody is there to read it. */
+		/* The program has gone: drop the data. */
 		c->gone = true;
 		n = buffer->end - buffer->begin;
 	}
@@ -144,7 +145,7 @@ static bool receive(struct connection *c)
 	return false;
 }
 
-/* One buffer from the program to the channel. */
+/* Moves one buffer from the program to the channel. */
 static enum outcome to_channel(struct link *link)
 {
 	struct connection *c = link->connection;
@@ -157,7 +158,7 @@ static enum outcome to_channel(struct link *link)
 		if (!c->heard_all)
 			return WAITING;
 		if (c->gone)
-			return OVER;	/* all it said is in the channel */
+			return OVER;	/* all that it sent is in the channel */
 		if (!c->told && kvmfr_channel_shutdown(link->end) == 0)
 			c->told = true;
 		return c->told && c->finished ? OVER : WAITING;
@@ -192,13 +193,13 @@ static enum outcome move(struct link *link)
 	return in == BUSY || out == BUSY ? BUSY : WAITING;
 }
 
-/* Nothing is asked of the socket that there is no use for now. */
+/* Polls the socket only for events that can be acted on now. */
 static void set_interest(struct link *link)
 {
 	struct connection *c = link->connection;
 	uint32_t events = 0;
 
-	/* A closed socket would report that for ever. */
+	/* A closed socket would report EPOLLHUP for ever. */
 	if (c->gone) {
 		sd_event_source_set_enabled(c->source, SD_EVENT_OFF);
 		return;
@@ -235,7 +236,7 @@ static void retry_later(struct link *link)
 	sd_event_source_set_enabled(link->retry, SD_EVENT_ONESHOT);
 }
 
-/* The socket is the connection's, or it is closed. */
+/* Makes a connection, which owns the socket. On error the socket is closed. */
 static int connection_new(struct link *link, int fd)
 {
 	struct connection *c = calloc(1, sizeof(*c));
@@ -289,7 +290,7 @@ static int end_open(struct link *link)
 	int ret = kvmfr_channel_open(link->set, link->name, KVMFR_CHANNEL_NONBLOCK, &link->end);
 
 	link->connected = false;
-	/* One that this process has begun isn't over already. */
+	/* A connection that we began can't be over already. */
 	link->inherited = !ret && kvmfr_channel_poll(link->end) & KVMFR_CHANNEL_END;
 	return ret;
 }
@@ -307,14 +308,14 @@ static void finish(struct link *link, enum outcome outcome)
 	end_close(link);
 	if (link->listener >= 0)
 		sd_event_source_set_enabled(link->accepting, SD_EVENT_ON);
-	/* Not at once if it is broken: it may be so again. */
+	/* Not at once after BROKEN, since that may repeat. */
 	else if (outcome == BROKEN || end_open(link))
 		retry_later(link);
 	else
 		sd_event_source_set_enabled(link->again, SD_EVENT_ONESHOT);
 }
 
-/* The program that listens. Answers 0 or a negative errno. */
+/* Connects to the program that listens. Returns 0 or a negative errno. */
 static int reach_program(struct link *link)
 {
 	const struct sockaddr *address = (const struct sockaddr *)&link->address;
@@ -329,7 +330,7 @@ static int reach_program(struct link *link)
 	return ret;
 }
 
-/* The other end is there, or it is not. */
+/* Is the other end open? Then begins the connection. */
 static enum outcome look_at_other_end(struct link *link)
 {
 	unsigned int bits = kvmfr_channel_poll(link->end);
@@ -337,7 +338,7 @@ static enum outcome look_at_other_end(struct link *link)
 
 	if (bits & KVMFR_CHANNEL_ERR)
 		return BROKEN;
-	/* Who has left before the other was there has nothing to say to it. */
+	/* The other end has come and gone, and left no data for a program of ours. */
 	if (bits & KVMFR_CHANNEL_END &&
 	    (bits & KVMFR_CHANNEL_EOF || (!link->connection && !link->inherited)))
 		return OVER;
@@ -356,7 +357,7 @@ static enum outcome look_at_other_end(struct link *link)
 	return BUSY;
 }
 
-/* Does what can be done, and sees to it that the rest will be. */
+/* Does what can be done now, and arranges for the rest. */
 static void pump(struct link *link)
 {
 	enum outcome outcome = BUSY;
@@ -452,7 +453,7 @@ static int add_sources(struct link *link)
 	return ret;
 }
 
-/* The path of the socket. False: it is too long for one, which is said. */
+/* Sets the path of the socket. False, after a message, if it is too long. */
 static bool set_address(struct link *link, const char *directory)
 {
 	const char *connect = link->config->connect;

@@ -23,7 +23,7 @@
 #include "server.h"
 
 #define MIB		(1024ull * 1024)
-#define MEMORY_NAME	"memory"	/* in systemd's store of descriptors */
+#define MEMORY_NAME	"memory"	/* in systemd's file descriptor store */
 
 struct daemon {
 	const char *device, *path, *status_path;
@@ -39,7 +39,7 @@ struct daemon {
 	struct server *server;
 	struct status status;
 	struct host *host;		/* of channels, or NULL */
-	struct control *refusing;	/* without channels */
+	struct control *refusing;	/* without channels: answers kvmfrctl that there are none */
 };
 
 static void message(const char *fmt, va_list args)
@@ -219,7 +219,7 @@ static int nonblocking(int fd)
 	return fd;
 }
 
-/* What systemd has: the sockets, and the memory of the run before this one. */
+/* Takes what systemd passes: the sockets, and the memory of a previous run. */
 static void take_from_systemd(struct daemon *d)
 {
 	char **names = NULL;
@@ -258,7 +258,7 @@ static void open_memory(struct daemon *d)
 		return;
 	}
 	d->memory = memory_of_size(d->size);
-	/* A restart finds it there, so host programs come back to their data. */
+	/* A restarted kvmfrd gets it back, so host programs find their data again. */
 	sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=" MEMORY_NAME, &d->memory, 1);
 }
 
@@ -273,7 +273,7 @@ unsigned long descriptors_want(unsigned long want)
 	return limit.rlim_cur;
 }
 
-/* Room for every peer's eventfds, and a few. */
+/* Descriptors for every peer's socket and eventfds, and a few more. */
 static void raise_limit(const struct daemon *d)
 {
 	unsigned long want = SERVER_PEERS * (1 + d->vectors) + 64 +
@@ -286,7 +286,7 @@ static void raise_limit(const struct daemon *d)
 			 d->channels.wanted ? " and 1000 channels" : "", want, have);
 }
 
-/* A place is free again: who waits to be accepted can be. */
+/* Peers have changed. If one has gone, there is room to accept another. */
 static void on_change(void *data)
 {
 	struct daemon *d = data;
@@ -309,7 +309,7 @@ static int on_connect(sd_event_source *source, int listener, uint32_t events,
 	case -EMFILE:
 	case -ENFILE:
 	case -ENOMEM:
-		/* until somebody leaves, instead of being told again and again */
+		/* Wait until a peer leaves, instead of failing again and again. */
 		sd_event_source_set_enabled(source, server_peers(d->server) ?
 					    SD_EVENT_OFF : SD_EVENT_ON);
 		/* fall through */
@@ -353,7 +353,7 @@ static void start(struct daemon *d)
 	else if (d->control >= 0)
 		d->refusing = control_new(d->event, d->control, NULL);
 	ret = sd_event_add_io(d->event, &d->accepting, d->listener, EPOLLIN, on_connect, d);
-	/* Who has gone is seen before who came after it, or ids don't begin at 0. */
+	/* Ends are handled before new connections, so that ids begin at 0 again. */
 	if (ret >= 0)
 		ret = sd_event_source_set_priority(d->accepting,
 						   SD_EVENT_PRIORITY_NORMAL + 1);

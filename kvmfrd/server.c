@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * No queues: what a client has to be told next follows from what it was told
- * and what is the case. So a client that reads nothing for an hour costs
- * nothing, is not thrown out, and catches up: of a peer that came and went
- * meanwhile it never hears.
+ * There are no queues: what to tell a client next is derived from what it was told
+ * and which peers there are. So a client that reads nothing for an hour costs no
+ * memory, stays connected and catches up later. It never hears of a peer that came
+ * and went meanwhile.
  */
 #include "server.h"
 
@@ -21,10 +21,10 @@
 #define NOBODY	(-1)
 #define IDS	65536
 
-/* What a client was told of the peer in one place. */
+/* What a client was told about one place. */
 struct told {
-	unsigned int vectors;	/* of who is there now */
-	int gone;		/* the id of who was there, to be told; or NOBODY */
+	unsigned int vectors;	/* how many of the peer that is there now */
+	int gone;		/* id of a previous peer whose end must be told; or NOBODY */
 };
 
 struct peer {
@@ -60,7 +60,7 @@ static unsigned int place(const struct peer *peer)
 	return peer - peer->server->peers;
 }
 
-/* The places of others that this client has to be told something of. */
+/* The next message about other peers; false if there is none. */
 static bool news_of_others(struct peer *client, struct message *message,
 			   bool sent)
 {
@@ -90,8 +90,8 @@ static bool news_of_others(struct peer *client, struct message *message,
 }
 
 /*
- * What the client has to be told next; false: nothing. With sent it has been
- * told that. Its own vectors come last: it is complete then.
+ * The next message for the client; false if there is none. @sent: it was sent, so
+ * remember that. The own vectors come last, since they complete the greeting.
  */
 static bool next_message(struct peer *client, struct message *message, bool sent)
 {
@@ -139,10 +139,10 @@ static int send_message(int fd, const struct message *message)
 	n = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (n < 0)
 		return -errno;
-	return n == sizeof(word) ? 0 : -EPIPE;	/* 8 bytes are one buffer or none */
+	return n == sizeof(word) ? 0 : -EPIPE;	/* 8 bytes are sent at once or not at all */
 }
 
-/* Sends as much as the client takes. False: it can't be talked to any more. */
+/* Sends as much as the client takes. False: the connection has failed. */
 static bool catch_up(struct peer *client)
 {
 	struct message message;
@@ -174,7 +174,7 @@ static void close_eventfds(struct peer *peer)
 	}
 }
 
-/* The peer goes; the others are to be told, as far as they know of it. */
+/* Removes a peer. Clients that know of it will be told. */
 static void peer_close(struct peer *peer)
 {
 	struct server *server = peer->server;
@@ -197,7 +197,7 @@ static void peer_close(struct peer *peer)
 	peer->id = NOBODY;
 }
 
-/* Tells everybody. Who can't be told goes, which is news again. */
+/* Sends news to all clients. One that fails is removed, which is news again. */
 static void tell_all(struct server *server)
 {
 	bool again;
@@ -222,12 +222,12 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *dat
 	char byte;
 
 	(void)source;
-	/* A client has nothing to say: whatever can be read is its end. */
+	/* A client never sends: readable means that it has closed, or breaks the protocol. */
 	if (events & (EPOLLHUP | EPOLLERR) ||
 	    (events & EPOLLIN && recv(fd, &byte, 1, MSG_DONTWAIT) >= 0) ||
 	    !catch_up(peer)) {
 		if (events & EPOLLIN && !(events & (EPOLLHUP | EPOLLERR)))
-			fprintf(stderr, "kvmfrd: peer %d has closed, or sent something, which no client does: it is gone\n",
+			fprintf(stderr, "kvmfrd: peer %d has closed its connection, or sent something, which clients must not\n",
 				peer->id);
 		peer_close(peer);
 		tell_all(peer->server);
@@ -235,7 +235,7 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *dat
 	return 0;
 }
 
-/* Is there a client to which the id means somebody? */
+/* Is the id a peer's, or was a client not told yet that its peer has gone? */
 static bool id_in_use(const struct server *server, int id)
 {
 	for (unsigned int i = 0; i < SERVER_PEERS; i++) {
@@ -251,9 +251,9 @@ static bool id_in_use(const struct server *server, int id)
 }
 
 /*
- * Ids go round, so that one comes back as late as possible: a guest may ring an
- * old one. Where nobody is left, nobody can, and 0 is next, which the first
- * has to have for QEMU's master=on.
+ * Ids are given out in turn, so that one is reused as late as possible: a guest may
+ * still ring an old one. Without clients nobody can, and the next id is 0, which QEMU
+ * needs for master=on.
  */
 static int new_id(struct server *server)
 {
@@ -268,7 +268,7 @@ static int new_id(struct server *server)
 	return id;
 }
 
-/* A peer that was told nothing yet. */
+/* Prepares a place for a peer that was told nothing yet. */
 static int peer_prepare(struct peer *peer)
 {
 	peer->greeting = 0;
@@ -292,8 +292,8 @@ static int peer_open(struct peer *peer, int fd)
 	if (ret)
 		return ret;
 	/*
-	 * Descriptors on their way count against this process's user, so few
-	 * of them are in flight to a client that doesn't read.
+	 * Descriptors in flight count against this process's user, so a client that
+	 * doesn't read must not have many of them.
 	 */
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)))
 		return -errno;

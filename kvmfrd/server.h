@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The server's side of the ivshmem protocol: who is there, and who has been
- * told of it. It doesn't know where the memory and the connections come from.
+ * The server's side of the ivshmem protocol: which peers there are, and what each
+ * client was told. Memory and connections come from the caller.
  */
 #ifndef KVMFRD_SERVER_H
 #define KVMFRD_SERVER_H
@@ -16,35 +16,37 @@
 
 struct server;
 
-/* Is called when a peer has come or gone. */
+/* Called when a peer has come or gone. */
 typedef void (*server_changed)(void *data);
-/* A peer has gone. */
+/* Called with the id of a peer that has gone. */
 typedef void (*server_gone)(void *data, unsigned int id);
 
-/* The memory stays the caller's. NULL: no memory left. */
+/* The descriptor @memory stays the caller's. Returns NULL if out of memory. */
 struct server *server_new(sd_event *event, int memory, unsigned int vectors,
 			  server_changed changed, void *data);
 void server_free(struct server *server);
 
 /*
- * A client has connected. The socket is the server's from now on. Answers the
- * new peer's id or a negative errno: -ENOSPC: there are SERVER_PEERS already.
+ * Adds a client that has connected. The server owns the socket from now on, also
+ * after an error. Returns the new peer's id or a negative errno; -ENOSPC: there are
+ * SERVER_PEERS peers already.
  */
 int server_accept(struct server *server, int fd);
 
 /*
- * The daemon becomes a peer itself, in one of the places. Before any client.
- * Answers the eventfd of its vector 0, which is the server's, or a negative errno.
+ * Makes the daemon a peer itself, before any client connects. It takes one of the
+ * places. Returns the eventfd of its vector 0, which the server owns, or a negative
+ * errno.
  */
 int server_join(struct server *server, server_gone gone, void *data);
 
 /*
- * Rings a vector of a peer. -ENOENT: there is none. -EAGAIN: it has not looked
- * for 2^64 rings.
+ * Rings a vector of a peer. -ENOENT: no such peer or vector. -EAGAIN: the peer has
+ * not read its eventfd for 2^64 rings.
  */
 int server_ring(struct server *server, unsigned int id, unsigned int vector);
 
-/* How many clients there are, and the i-th of them. */
+/* How many clients there are; the id and process of the i-th one. */
 unsigned int server_peers(const struct server *server);
 void server_peer(const struct server *server, unsigned int i, int *id, pid_t *pid);
 

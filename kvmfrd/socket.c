@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Sockets that clients connect to, where systemd doesn't make them. */
+/* Makes the listening sockets that systemd doesn't pass. */
 #include "kvmfrd.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* One that was killed leaves its socket behind, where nobody listens. */
+/* Removes the socket of a server that was killed, on which nobody listens. */
 static bool remove_stale(const struct sockaddr_un *address, int type)
 {
 	struct stat st;
@@ -33,7 +33,7 @@ static bool remove_stale(const struct sockaddr_un *address, int type)
 	return !unlink(address->sun_path);
 }
 
-/* /run/kvmfr isn't there after a boot. Others may exist, or be missing further up. */
+/* Makes the last directory of the path, such as /run/kvmfr after a boot. */
 static bool make_directory(const char *path)
 {
 	char directory[sizeof(((struct sockaddr_un *)0)->sun_path)];
@@ -62,10 +62,10 @@ static int start_listening(const struct sockaddr_un *address, int type,
 	const char *path = address->sun_path, *what = "making the socket";
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	/* Nobody can connect before listen(), so access is set no moment too late. */
+	/* Nobody can connect before listen(), so access is set in time. */
 	if (fd >= 0 && !bind(fd, (const struct sockaddr *)address, sizeof(*address))) {
 		what = "setting its owner, group and mode";
-		/* In this order: the mode of what belongs to another can't be set. */
+		/* The mode first: after chown() the file may be another user's. */
 		if (!chmod(path, access->mode) && set_owner(path, access)) {
 			what = "listen";
 			if (!listen(fd, SOMAXCONN))

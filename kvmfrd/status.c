@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A file that says what is served and who is there, for "kvmfrctl list": who
- * asked the server itself would be a peer. Anybody may read it. It is replaced
- * at each change, so nobody reads half of it.
+ * A file that says what is served and which peers there are, for "kvmfrctl list",
+ * since connecting to the server would make a peer. Anybody may read it. It is
+ * replaced at each change, so nobody reads half of it.
  */
 #include "kvmfrd.h"
 
@@ -43,7 +43,7 @@ static void status_print(FILE *file, const struct status *status)
 	}
 }
 
-/* 0 or an errno. The directory may be one that others can write to, as /tmp. */
+/* Returns 0 or an errno. Others may write to the directory, if it is /tmp for example. */
 static int status_replace(const struct status *status)
 {
 	char *fresh;
