@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Who may do what: README.rst's "Permissions", tried by somebody who would like more. */
+/* Who may do what: "Permissions" of docs/guide/loading.rst, tried by a user who wants more. */
 #include <limits.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -19,7 +19,7 @@ static void become_nobody(void)
 	ASSERT_OK(prctl(PR_SET_DUMPABLE, 1));
 }
 
-/* What a user who is not let in gets by every road there is. */
+/* A user without permission, by every way to the memory there is. */
 static void knock(void)
 {
 	char path[PATH_MAX];
@@ -64,7 +64,7 @@ TEST_ANY(attributes_are_for_reading)
 	EXPECT_EQ(S_IFREG | 0644, st.st_mode);
 }
 
-/* Somebody who may only read, by permission of the node, and tries to write all the same */
+/* A user whom the node's mode permits only to read tries to write. */
 static void only_read(void)
 {
 	static uint64_t mine = 0xbad;
@@ -112,17 +112,17 @@ TEST_ANY(reader_cannot_write)
 	EXPECT_EQ(stamp_of(0), word(p));
 }
 
-/* A pin for writing, as a device would take one, of what may only be read */
+/* A pin of a read-only mapping for writing, as a device would take one */
 TEST_PAGED(reader_cannot_have_a_device_write)
 {
 	int fd = dev_open(&dev, O_RDONLY), imp = importer();
 
 	EXPECT_EQ(EFAULT, import_pin(imp, map(fd, 0, page_size, PROT_READ), page_size));
-	/* … that was not for another reason */
+	/* the same with permission, so that was the reason */
 	EXPECT_EQ(0, import_pin(imp, map(dev.fd, 0, dev.size, RW), page_size));
 }
 
-/* Not by calls either that take another part of a mapping's file */
+/* Nor by calls that map another part of a mapping's file */
 static void only_the_window(int buf, uint64_t offset, uint64_t size)
 {
 	char *p = map(buf, 0, size, RW);
@@ -202,7 +202,7 @@ static void use_everything(void)
 	free(copy);
 }
 
-/* The guest's side is a mapping like this one: whatever it holds, every answer is the same. */
+/* Whatever the memory contains (a guest may write anything), every call returns the same. */
 TEST_ANY(what_the_memory_holds_makes_no_difference)
 {
 	char *p = map(dev.fd, 0, dev.size, RW);
@@ -281,7 +281,7 @@ TEST_ANY(contents_last_while_nobody_has_it_open)
 	EXPECT_EQ(1, is_left(0x2ef7));
 }
 
-/* "kvmfrctl clear", which is what README.rst says: the program is $KVMFRCTL. */
+/* "kvmfrctl clear", as docs/guide/loading.rst says. The program is $KVMFRCTL. */
 TEST_ANY(kvmfrctl_clears_the_contents)
 {
 	const char *kvmfrctl = getenv("KVMFRCTL");

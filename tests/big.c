@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sizes that don't fit in an int, and in 32 bits. Wants a machine with 5.5 GiB of memory or more.
+ * Sizes that don't fit in an int, and in 32 bits. Needs a machine with at least 5.5 GiB of memory.
  */
 #include "kvmfr_test.h"
 

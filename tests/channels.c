@@ -58,7 +58,7 @@ static struct kvmfr_channel *open_channel(const char *name, unsigned int flags)
 	return channel;
 }
 
-/* Answers 0, or the error that ended it. Where the pipe is, somebody waits for the middle. */
+/* Returns 0, or the error that ended it. After a quarter a byte goes to the pipe, unless -1. */
 static ssize_t send_all(struct kvmfr_channel *channel, int pipe)
 {
 	uint8_t data[10000];
@@ -88,7 +88,7 @@ static void read_exactly(struct kvmfr_channel *channel, void *data, size_t size)
 	}
 }
 
-/* Reads to the end of the connection, and answers at which byte that is. */
+/* Reads to the end of the connection, and returns at which byte that is. */
 static uint64_t receive_all(struct kvmfr_channel *channel, uint64_t at)
 {
 	uint8_t data[10000];
@@ -156,7 +156,7 @@ TEST_GUEST(host_that_dies_comes_back_to_the_same_channels)
 	char byte;
 
 	ASSERT_EQ(1, kvmfr_channel_write(channel, "x", 1));
-	/* it dies of that; its successor takes it for what it is */
+	/* the byte ends the host's process; its successor ends the connection */
 	EXPECT_EQ(0, kvmfr_channel_read(channel, &byte, 1));
 	transfer_both_ways();
 }

@@ -13,8 +13,8 @@
 
 #define RW (PROT_READ | PROT_WRITE)
 
-static char *all;	/* the whole device, aligned: what the others are held against */
-static size_t nr;	/* misalignments that there are */
+static char *all;	/* the whole device, aligned: the reference for the others */
+static size_t nr;	/* how many misalignments there are */
 
 static void look_at_everything(void)
 {
@@ -64,7 +64,7 @@ static void check_mapping(int fd, uint64_t fd_offset, uint64_t offset, size_t mi
 	check_window(p, offset, length);
 	if (ktap_failed)
 		FAIL("that was offset %#" PRIx64 " at %p", offset, (void *)p);
-	/* taken back, not unmapped: nothing else may come to lie there */
+	/* made inaccessible, not unmapped: nothing else may be mapped there */
 	ASSERT_OK(mmap(p, length, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * DMA-BUFs as user space has them: what can be made, what is in one, how long it lives.
- * Importers: importers.c.
+ * DMA-BUFs from user space: what can be made, what is in one, how long it lives. Importers are in
+ * importers.c.
  */
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -194,8 +194,8 @@ TEST_PAGED(mapping_of_it_does_not_grow)
 }
 
 /*
- * Who was given a DMA-BUF was given this part of the device and no other. remap_file_pages() maps
- * the mapping's file anew, at a page of the caller's choice.
+ * A DMA-BUF gives access to its part of the device and to no other. remap_file_pages() maps a
+ * mapping's file again at a page that the caller chooses.
  */
 TEST_PAGED(no_way_leads_out_of_the_part)
 {
@@ -249,8 +249,7 @@ TEST_PAGED(mapping_of_it_moves_splits_and_is_inherited)
 /* --- from a descriptor that cannot do everything --- */
 
 /*
- * There are no read-only DMA-BUFs: an importer doesn't ask for leave before it writes through a
- * vmap.
+ * There are no read-only DMA-BUFs, since an importer needs no permission to write through a vmap.
  */
 TEST_PAGED(descriptor_that_is_not_read_write_gives_no_dmabuf)
 {

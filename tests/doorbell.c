@@ -197,7 +197,7 @@ static void ring_and_wait(uint32_t vector, int kept)
 	ASSERT_TRUE(rang(kept));
 }
 
-/* Those of three descriptors at all vectors; a whole descriptor is closed in the midst of it. */
+/* Eventfds of three descriptors at all vectors; one descriptor is closed meanwhile. */
 TEST_BELL(listeners_go_in_any_order)
 {
 	enum { FDS = 3, ALL = FDS * VECTORS };
@@ -279,7 +279,7 @@ TEST_BELL(bad_arguments_are_refused)
 	EXPECT_ERRNO(EACCES, ring_from(ro, info().id, 0));
 	EXPECT_EQ(0, ring_from(wo, info().id, 0));
 	EXPECT_EQ(0, listen_from(ro, 0, event));
-	/* a peer or a vector that isn't there: a guest can't know */
+	/* no such peer or vector: a guest can't know, so no error */
 	EXPECT_EQ(0, ring_from(bell.fd, 65535, 65535));
 	EXPECT_EQ(0, ring_from(bell.fd, info().id, 200));
 }
@@ -332,7 +332,7 @@ TEST_BELL(unplug_signals_each_eventfd_once_and_then_there_is_enodev)
 	EXPECT_TRUE(rang(a));
 }
 
-/* Somebody rings and listens all the time while the device goes and comes. */
+/* A thread rings and listens all the time while the device is unbound and bound. */
 TEST_BELL(unplug_while_it_rings)
 {
 	for (int round = 0; round < 20; round++) {

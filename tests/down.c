@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The machine goes down while an unplug waits for somebody who never lets go. Each test ends the
- * VM it runs in, so it runs alone; that the VM ends is the verdict. init.c would kill the holder
- * first, so the test says itself what init.c says at the end.
+ * The machine goes down while an unplug waits for a process that never lets go. Each test ends the
+ * VM it runs in, so it runs alone, and passes if the VM ends. init.c would kill that process first,
+ * so the test itself prints what init.c prints at the end.
  */
 #include <linux/reboot.h>
 #include <sys/reboot.h>
@@ -12,7 +12,7 @@
 
 #define RW (PROT_READ | PROT_WRITE)
 
-/* As PID 1: the kernel that kexec has started is up. That is all that it's for. */
+/* As PID 1: says that the kernel that kexec has started is up, and ends. */
 __attribute__((constructor)) static void second_kernel(void)
 {
 	if (getpid() == 1)

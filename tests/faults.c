@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every allocation that an operation makes fails once: the first, then the second, and so on, until
- * the operation comes to its end untouched (/proc/thread-self/fail-nth; besides kmalloc and pages,
- * also copies from and to user space fail). Each time the operation either reports an error and
- * leaves nothing behind, or it did without what failed and what it made works entirely. The next
- * try, undisturbed, works. For kernels with fault injection.
+ * Every allocation of an operation fails once: the first, then the second, and so on, until the
+ * operation completes without a failure (/proc/thread-self/fail-nth, which makes kmalloc(), page
+ * allocations and copies from and to user space fail). Each time the operation either returns an
+ * error and leaves nothing behind, or did without the allocation and its result works entirely. The
+ * next, undisturbed attempt works. For kernels with fault injection.
  */
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -20,7 +20,7 @@ struct operation {
 	void (*works)(void);		/* what it made is complete */
 	void (*undo)(void);
 	void (*nothing)(void);		/* nothing is left of it */
-	const int *errors;		/* that it may give; ends with 0 */
+	const int *errors;		/* that it may return; ends with 0 */
 };
 
 static const int no_memory[] = { ENOMEM, EFAULT, 0 };
@@ -87,7 +87,7 @@ static unsigned int sweep(const struct operation *op)
 	unsigned int points = 0, refused = 0;
 	int error;
 
-	ASSERT_EQ(0, op->run());	/* what is allocated once for ever, is now */
+	ASSERT_EQ(0, op->run());	/* so that one-time allocations are done */
 	op->works();
 	op->undo();
 	op->nothing();
@@ -133,7 +133,7 @@ static int load_run(void)
 	return module_load("kvmfr", "static_size_mb=4,3");
 }
 
-/* Not by the kernel's own node, which it does without when memory for it is short. */
+/* Not by the kernel's own node, which devtmpfs may not make when memory is short. */
 static int open_by_number(struct kvmfr_dev *d, int flags)
 {
 	unsigned int major, minor;
@@ -159,7 +159,7 @@ static void check_mapping(int fd, uint64_t offset, uint64_t size)
 	munmap(p, size);
 }
 
-/* All that can be done with a device can be done with this one, at its beginning and at its end. */
+/* Everything works with this device, at its beginning and at its end. */
 static void check_device(const char *name, uint64_t size, bool paged)
 {
 	struct kvmfr_dev d;
@@ -767,7 +767,7 @@ static uint64_t ring_is_heard(void)
 	struct kvmfr_doorbell_info info;
 	uint64_t n = 0;
 
-	/* Whose turn is last: when it is signalled, the other was. */
+	/* This one is signalled last: then the other one has been signalled, too. */
 	ASSERT_OK(listen.fd = eventfd(0, 0));
 	ASSERT_OK(ioctl(fd, KVMFR_DOORBELL_INFO, &info));
 	ASSERT_OK(ioctl(fd, KVMFR_DOORBELL_EVENTFD, &listen));

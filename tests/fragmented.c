@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory in which nothing larger than 256 KiB is free in one piece: the module takes what there is
- * without having the kernel look for huge pages again and again. "fragment" makes it so.
+ * Memory in which no free piece is larger than 256 KiB ("fragment" makes it so): the module takes
+ * what there is, without making the kernel search for huge pages again and again.
  */
 #include "kvmfr_test.h"
 
@@ -42,7 +42,7 @@ TEST(loading_into_fragmented_memory_looks_for_huge_pages_a_few_times_only, .time
 	ktap_note("%lu MiB, %" PRIu64 " MiB of it in huge pages: %lu compaction stalls", mb,
 		  dev.huge_bytes >> 20, stalls);
 	ASSERT_GE(small, 400);	/* it is fragmented */
-	/* Asking for each of the seven sizes above that, each time anew, stalls 30 times a block. */
+	/* Asking for each of the seven larger sizes every time would stall 30 times a block. */
 	EXPECT_LE(stalls, small * 8);
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A fuzzer that knows what it does: random sequences of everything that can be done to /dev/kvmfrN,
- * by several processes of several threads, while IVSHMEM and static devices come and go. It keeps a
- * model of what every page of every mapping has to show and of what every call has to answer, and
- * stops at the first thing that is not so.
+ * A fuzzer with a model: random sequences of everything that can be done to /dev/kvmfrN, by several
+ * processes of several threads, while IVSHMEM and static devices come and go. The model knows what
+ * every page of every mapping must contain and what every call must return; the fuzzer stops at the
+ * first difference.
  *
  *	fuzz [--seed N] [--ops N] [--procs N] [--threads N] [--replay WORKER] [--keep]
  *

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * DMA-BUFs in the hands of importers in the kernel: our own (importer/), which does what it is
- * told and counts what it gets; vgem, which imports like a GPU driver; vivid, which writes
- * pictures through a vmap.
+ * DMA-BUFs and importers in the kernel: our own (importer/), which does what it is told and counts
+ * what it gets; vgem, which imports like a GPU driver; vivid, which writes pictures through a vmap.
  */
 #include <dirent.h>
 #include <linux/videodev2.h>

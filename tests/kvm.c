@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest whose RAM is a mapping of the device (vmm.h): what it sees, what KVM makes of it, how
- * it ends.
+ * A guest whose RAM is a mapping of the device (vmm.h): what it reads, which pages KVM maps, how it
+ * ends.
  */
 #include "kvmfr_test.h"
 
@@ -44,7 +44,7 @@ TEST_PAGED(guest_can_have_a_dmabuf_as_ram)
 	run_guest(map_at(dev.fd, offset, size, RW, 0), map(buf, 0, size, RW), size);
 }
 
-/* A guest that does nothing but write to its memory; the device is pulled from under it. */
+/* A guest that does nothing but write to its memory, while its device is unplugged. */
 TEST_PCI(guest_loses_its_ram_when_the_device_goes)
 {
 	uint8_t code[] = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * libkvmfr in a guest with two ivshmem-doorbells of 4 vectors, which are peers of one server. At the
- * end the second one is unplugged from the machine: QMP_ID=ID is what QEMU calls it.
+ * end the second one is unplugged from the machine: QMP_ID=ID is its ID in QEMU.
  */
 #include <poll.h>
 
@@ -114,7 +114,7 @@ TEST_TWO(each_vector_of_each_rings_at_the_other)
 	}
 }
 
-/* As a guest with any driver can: each number that is nobody's, at any time. */
+/* As a guest with any driver can do: ring ids and vectors that don't exist. */
 TEST_TWO(rings_of_nobody_reach_nobody)
 {
 	const unsigned int ids[] = { 2, 63, 255, 65535, kvmfr_peer_id(peers[1]) };
@@ -128,7 +128,7 @@ TEST_TWO(rings_of_nobody_reach_nobody)
 				ASSERT_EQ(0, kvmfr_peer_ring(peers[0], ids[i], v));
 	EXPECT_EQ(-EINVAL, kvmfr_peer_ring(peers[0], 65536, 0));
 	EXPECT_EQ(-EINVAL, kvmfr_peer_ring(peers[0], 0, 65536));
-	/* What comes last comes alone. */
+	/* The last ring arrives, and nothing else. */
 	ASSERT_EQ(0, kvmfr_peer_ring(peers[0], kvmfr_peer_id(peers[1]), 1));
 	EXPECT_TRUE(rang(peers[1], 1));
 	expect_silence(peers[0]);
@@ -148,7 +148,7 @@ TEST_TWO(a_storm_from_the_other_becomes_one_ring_and_no_line)
 	EXPECT_EQ(0, log_count(mark, ""));
 }
 
-/* Everybody who waits wakes up, asks, and is told. */
+/* Everyone who waits is woken, and the next call returns ENODEV. */
 static void expect_gone(struct kvmfr_peer *peer)
 {
 	for (unsigned int v = 0; v < VECTORS; v++) {
@@ -192,7 +192,7 @@ TEST_TWO(reopen_comes_back_to_a_device_that_was_away)
 	for (int round = 0; round < 3; round++) {
 		listen_at_all(peers[1]);
 		unplug(1);
-		/* The one that is left rings into the void. */
+		/* Ringing the one that has gone is no error. */
 		EXPECT_EQ(0, kvmfr_peer_ring(peers[0], id, 0));
 		plug_in(1, &back);
 		ASSERT_EQ(0, kvmfr_peer_reopen(peers[1]));
@@ -201,7 +201,7 @@ TEST_TWO(reopen_comes_back_to_a_device_that_was_away)
 	}
 }
 
-/* The first that comes back gets the lowest number, so the old path leads to the wrong one. */
+/* The first one to come back gets the lowest number, so the old path may be the other's. */
 TEST_TWO(reopen_finds_devices_that_came_back_with_each_others_number)
 {
 	int id[2] = { kvmfr_peer_id(peers[0]), kvmfr_peer_id(peers[1]) };
@@ -222,7 +222,7 @@ TEST_TWO(reopen_finds_devices_that_came_back_with_each_others_number)
 	expect_connected(peers[0], peers[1]);
 }
 
-/* One end rings all the time while the other one's device goes and comes. */
+/* One peer rings all the time while the other's device is unbound and bound. */
 TEST_TWO(rings_at_a_device_that_goes_and_comes, .timeout = 300)
 {
 	int id = kvmfr_peer_id(peers[1]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Loading and unloading: what keeps the module, what doesn't, and that nothing is left of it. */
+/* Loading and unloading: what keeps the module loaded, what doesn't, and that nothing leaks. */
 #include <sched.h>
 
 #include "kvmfr_test.h"
@@ -45,10 +45,7 @@ TEST(forty_times_load_and_unload_cost_no_memory, .timeout = 300)
 	after = free_memory();
 	ktap_note("free before and after: %" PRIu64 " and %" PRIu64 " KiB",
 		  before >> 10, after >> 10);
-	/*
-	 * The kernel's own caches grow by a few dozen pages; what is forgotten forty times is
-	 * more.
-	 */
+	/* The kernel's own caches grow by a few dozen pages; a leak of forty rounds is more. */
 	EXPECT_LE(before, after + 120 * page_size);
 }
 
@@ -191,7 +188,7 @@ TEST_PAGED(importer_keeps_the_module)
 	EXPECT_EQ(0, module_unload("kvmfr"));
 }
 
-/* One who died with everything open keeps nothing. */
+/* A process that died with everything open holds nothing. */
 TEST_PAGED(killed_user_keeps_nothing)
 {
 	int ready[2];
@@ -233,7 +230,7 @@ static bool module_is_coming(void)
 	       !strcmp(state, "coming");
 }
 
-/* Someone has asked for more memory than was wise, and stops it. */
+/* A modprobe that asked for too much memory is interrupted. */
 TEST(killed_loader_leaves_nothing)
 {
 	uint64_t before, size = meminfo("MemAvailable") / 2;
