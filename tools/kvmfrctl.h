@@ -50,7 +50,13 @@ char *column(enum colour colour, int width, const char *s);
  */
 void print_below(int indent, const char *s);
 
-/* The text with "?" for each control character, for text that another user wrote. */
+/* How many bytes the first character has, 0 if it is not UTF-8. */
+size_t utf8_length(const char *s);
+
+/*
+ * The text with "?" for each control character and what is not UTF-8, for text that
+ * another user wrote.
+ */
 char *printable(const char *s);
 
 /* "128 MiB", or "N bytes" if it is not a whole number of MiB. */

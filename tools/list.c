@@ -115,20 +115,24 @@ static void print_servers(const struct server *servers, int n)
 		print_server(&servers[i]);
 }
 
-/* A JSON string. Bytes above ASCII are copied unchanged. */
+/* A JSON string. A byte that is not UTF-8 becomes U+FFFD. */
 static char *json(const char *s)
 {
 	char *out = text("\"");
+	size_t n;
 
-	for (; *s; s++) {
+	for (; *s; s += n ?: 1) {
 		unsigned char c = *s;
 
-		if (c == '"' || c == '\\')
+		n = utf8_length(s);
+		if (!n)
+			out = text("%s\\ufffd", out);
+		else if (c == '"' || c == '\\')
 			out = text("%s\\%c", out, c);
 		else if (c < ' ')
 			out = text("%s\\u%04x", out, c);
 		else
-			out = text("%s%c", out, c);
+			out = text("%s%.*s", out, (int)n, s);
 	}
 	return text("%s\"", out);
 }

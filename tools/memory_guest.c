@@ -124,7 +124,7 @@ void guest_machine(pid_t pid, const char **machine, uint64_t *size)
 		     "no command line to take the machine type from");
 	if (!is_qemu(&arguments))
 		fail("process %d is no QEMU but %s: '--machine' and '--size' say what to expect of it, or '--qmp'",
-		     pid, arguments.data);
+		     pid, printable(arguments.data));
 	if (arguments_value(&arguments, "machine", "max-ram-below-4g", false))
 		fail("process %d has max-ram-below-4g; only '--qmp' tells its map", pid);
 	value = arguments_value(&arguments, "machine", "type", true) ?:

@@ -199,11 +199,12 @@ static bool has_memory(pid_t pid)
 
 bool process_look(pid_t pid, const char **command, uid_t *uid)
 {
+	const char *name = file_line(path("/proc/%d/comm", pid));
 	struct stat st;
 
-	*command = file_line(path("/proc/%d/comm", pid));
-	if (!*command || stat(path("/proc/%d", pid), &st))
+	if (!name || stat(path("/proc/%d", pid), &st))
 		return false;
+	*command = printable(name);	/* a process can call itself anything */
 	*uid = st.st_uid;
 	return true;
 }

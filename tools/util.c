@@ -168,13 +168,36 @@ void print_below(int indent, const char *s)
 	printf("%s\n", s);
 }
 
+size_t utf8_length(const char *s)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	/* Longer than need be, a surrogate, or above U+10FFFF. */
+	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
+	    (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return n;
+}
+
 char *printable(const char *s)
 {
 	char *copy = text("%s", s);
+	size_t n;
 
-	for (char *p = copy; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
+	for (char *p = copy; *p; p += n) {
+		unsigned char c = p[0], next = p[1];
+
+		n = utf8_length(p);
+		/* U+0080 to U+009F are control characters, too. */
+		if (!n || c < ' ' || c == 0x7f || (c == 0xc2 && next < 0xa0)) {
+			n = 1;
 			*p = '?';
+		}
+	}
 	return copy;
 }
 
