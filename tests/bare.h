@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What guests for QEMU's -kernel have in common that are nothing but a program: no operating system,
- * no page tables. The program is guest(); its wrong() ends it when something can't be.
+ * Shared by guests for QEMU's -kernel that are a single program: no operating system, no page
+ * tables. The program is guest(); its wrong() ends it when a check fails.
  */
 #ifndef BARE_H
 #define BARE_H

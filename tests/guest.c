@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest for QEMU's -kernel that is nothing but this: no operating system, no page tables. What KVM
- * counts while it runs is therefore due to what it touches.
+ * A guest for QEMU's -kernel that is a single program: no operating system, no page tables. So
+ * what KVM counts while it runs comes from the memory that it touches.
  *
  * It fills its IVSHMEM device, or its RAM from 16 MiB on if it has no such device, checks that again
  * and again, and between the steps has QEMU pause it by the pvpanic device (-device pvpanic -action

@@ -168,7 +168,7 @@ const char *ktap_errno(int error);
 	}									\
 } while (0)
 
-/* True as soon as the condition is, false when it is still not after half a minute. */
+/* True as soon as the condition is true; false if it isn't within half a minute. */
 #define WAIT_FOR(condition) ({							\
 	time_t ktap_end = time(NULL) + ktap_scale(30);				\
 	bool ktap_came;								\
@@ -178,7 +178,7 @@ const char *ktap_errno(int error);
 	ktap_came;								\
 })
 
-/* Touch one byte; 0, or the signal that it gave. */
+/* Touches one byte. Returns 0, or the signal that it raised. */
 int probe_read(const volatile void *address);
 int probe_write(volatile void *address);
 

@@ -81,7 +81,7 @@ extern const struct ktap_fixture static_device, pci_device, paged_device, any_de
 #define TEST_STATIC(name, ...) TEST(name, .fixture = &static_device, ##__VA_ARGS__)
 #define TEST_PAGED(name, ...) TEST(name, .fixture = &paged_device, ##__VA_ARGS__)
 #define TEST_ANY(name, ...) TEST(name, .fixture = &any_device, ##__VA_ARGS__)
-/* Ends every program: what its tests did to the module must not keep it loaded. */
+/* The last test of every program: nothing that the tests did keeps the module loaded. */
 #define TEST_UNLOADS() TEST(module_unloads_afterwards) { unload_and_check(); }
 void unload_and_check(void);
 
@@ -92,7 +92,7 @@ void *map(int fd, uint64_t offset, size_t length, int prot);
 void *map_at(int fd, uint64_t offset, size_t length, int prot, size_t misalign);
 /* Moves a mapping to such an address. */
 void *move(void *address, size_t length, size_t misalign);
-/* An address with nothing there for that length. */
+/* An address where nothing is mapped for this length. */
 char *reserve(size_t length, size_t misalign);
 /* Every page begins with a word that tells its place in the device. */
 uint64_t stamp_of(uint64_t offset);
@@ -122,7 +122,7 @@ int import_pin(int imp, const void *address, size_t length);
 
 /* --- the kernel's log --- */
 
-/* A descriptor to read what is logged from now on with. */
+/* A descriptor that reads what is logged from now on. */
 int log_mark(void);
 /* How many such lines have this word (consumes them); the last one in log_last. */
 int log_count(int mark, const char *has);
@@ -137,14 +137,14 @@ uint64_t free_memory(void);
 bool kernel_is(unsigned int major, unsigned int minor);	/* at least this */
 int write_file(const char *path, const char *text);	/* 0 or an errno */
 bool read_file(const char *path, char *text, size_t size);
-/* Asks whoever runs this VM to send a command to QEMU; ' stands for " in it. */
+/* Makes tests/vm/boot send a QMP command to QEMU; ' stands for " in it. */
 void qmp(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int pci_driver(const char *what, const char *slot);	/* bind, unbind: 0 or an errno */
 /* What the child returned, or 128 and the signal. */
 int join(pid_t pid);
 /* The state letter of a process in /proc. */
 char process_state(pid_t pid);
-/* Runs code in a child that must come to its end. */
+/* Runs code in a child, which must end normally. */
 #define IN_CHILD(...) do {							\
 	pid_t in_child = fork();						\
 										\

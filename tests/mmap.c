@@ -133,7 +133,7 @@ TEST_ANY(mmap_wrapping_around_is_refused)
 		EXPECT_ERRNO(EINVAL, mmap(NULL, p, RW, MAP_SHARED, dev.fd, offsets[i]));
 		EXPECT_ERRNO(EINVAL, mmap(NULL, 32 * p, RW, MAP_SHARED, dev.fd, offsets[i]));
 	}
-	/* What the kernel itself finds to wrap gets its own answer. */
+	/* Where the sum wraps, the kernel itself returns another errno. */
 	EXPECT_ERRNO(EOVERFLOW, mmap(NULL, 2 * p, RW, MAP_SHARED, dev.fd, -p));
 }
 
@@ -205,7 +205,7 @@ TEST_ANY(mapping_does_not_grow_even_inside_the_device)
 	char *p = map(dev.fd, 0, page_size, RW);
 
 	EXPECT_ERRNO(EFAULT, mremap(p, page_size, 2 * page_size, MREMAP_MAYMOVE));
-	/* nor is there a second one of it: that is what an old length of 0 asks for */
+	/* an old length of 0 asks for a second mapping of the same: refused, too */
 	EXPECT_ERRNO(EFAULT, mremap(p, 0, page_size, MREMAP_MAYMOVE));
 	EXPECT_ERRNO(EFAULT, mremap(p, 0, 2 * page_size, MREMAP_MAYMOVE));
 }
@@ -225,8 +225,8 @@ TEST_ANY(mapping_moves_and_shrinks)
 }
 
 /*
- * It maps anew, without asking mmap's questions itself. When refused, the old mapping may be
- * gone.
+ * remap_file_pages() maps again without the checks of mmap(). When it is refused, the old mapping
+ * may be gone.
  */
 TEST_ANY(remap_file_pages_stays_inside_the_device)
 {
@@ -255,7 +255,7 @@ TEST_ANY(dropped_pages_keep_their_contents)
 	for (unsigned int i = 0; i < ARRAY_SIZE(advice); i++) {
 		int ret = madvise(p, dev.size, advice[i]);
 
-		/* Whether each is possible is the kernel's business; to lose data is not. */
+		/* The kernel may refuse any of them, but none may lose data. */
 		if (advice[i] == MADV_DONTNEED && dev.paged)
 			EXPECT_EQ(0, ret);
 		EXPECT_EQ(0, probe_read(p));
@@ -464,7 +464,7 @@ TEST_PAGED(proc_mem_does_not_write_through_a_read_only_descriptor)
 
 /* --- huge pages --- */
 
-/* Faults that it takes to touch every page of a fresh mapping, checking each. */
+/* How many faults it takes to touch and check every page of a new mapping. */
 static unsigned long faults_to_touch(const char *p, size_t length)
 {
 	unsigned long before = faults();
@@ -499,7 +499,7 @@ TEST_PAGED(whole_device_takes_one_fault_for_each_huge_page)
 	EXPECT_LE(faults_to_touch(p, dev.size), dev.size / pmd_size);
 }
 
-/* The pages of a PCI device smaps doesn't look at. */
+/* smaps doesn't count the pages of a PCI device. */
 TEST_STATIC(smaps_counts_the_mapping_as_huge)
 {
 	char *p = map(dev.fd, 0, dev.size, RW);
@@ -508,7 +508,7 @@ TEST_STATIC(smaps_counts_the_mapping_as_huge)
 	EXPECT_EQ(dev.size >> 10, smaps_kb(p, "FilePmdMapped"));
 }
 
-/* What a single process maps, it has for itself: also where page tables show no huge page. */
+/* What only one process maps counts as private, also where it is mapped by small pages. */
 TEST_PAGED(pss_of_a_single_process_is_its_rss)
 {
 	const size_t misalign[] = { 0, page_size, 3 * page_size, pmd_size / 2 + 65 * page_size };
@@ -539,7 +539,7 @@ TEST_PAGED(pss_of_a_single_process_is_its_rss)
 	EXPECT_LE(before, meminfo("Mapped") + dev.size / 4);
 }
 
-/* Where it was, it had no room for a huge page; where it is touched, it has. */
+/* No huge page fitted the old address; one fits the new one, where it is touched first. */
 TEST_PAGED(mapping_moved_before_its_first_touch_leaves_nothing_mapped)
 {
 	uint64_t before = meminfo("Mapped");

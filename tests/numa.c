@@ -77,7 +77,7 @@ TEST(memory_is_of_the_node_that_the_writer_of_the_parameter_is_bound_to)
 	check_memory("kvmfr2", 1);
 }
 
-/* The machine has enough, so it is tried; that it kills nobody is seen in the kernel's log. */
+/* The machine has enough memory, so it is tried; the kernel log shows no OOM kill. */
 TEST(node_that_is_too_small_is_an_error)
 {
 	char text[16];

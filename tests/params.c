@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * static_size_mb, and what loading makes of it: devices, attributes, contents; or an error and
- * nothing else.
+ * static_size_mb at loading: devices, their attributes and contents; or an error, and nothing is
+ * left.
  */
 #include <sys/sysmacros.h>
 
@@ -107,7 +107,7 @@ TEST(more_than_the_machine_has_is_refused)
 	refused(ENOMEM, twice, value);
 }
 
-/* The 4097 that once made a 1 MiB device: either as large as that, or not at all. */
+/* 4097 once made a device of 1 MiB: now one of that size, or none. */
 TEST(size_of_gigabytes_is_taken_at_its_word)
 {
 	struct kvmfr_dev d;

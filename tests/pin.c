@@ -66,7 +66,7 @@ TEST_PAGED(mapping_of_a_dmabuf_can_be_pinned)
 	check_pinned(imp, offset, length);
 }
 
-/* The memory never moves: what was pinned stays the device, whatever becomes of the mapping. */
+/* The memory never moves: pinned pages stay the device's, whatever happens to the mapping. */
 TEST_PAGED(pin_outlives_the_mapping)
 {
 	char *p = map(dev.fd, 0, 2 * pmd_size, RW);
@@ -118,7 +118,7 @@ TEST_ANY(memory_without_struct_pages_is_not_pinned)
 	EXPECT_EQ(-1, unstamped(p, 0, dev.size));
 }
 
-/* Nothing keeps the module then, so the pages have to look after themselves. */
+/* Then nothing holds the module, so the pages must outlive it by their refcounts. */
 TEST_STATIC(pinned_pages_outlive_the_module)
 {
 	char *p = map(dev.fd, 0, dev.size, RW);
@@ -201,7 +201,7 @@ TEST_PAGED(io_uring_takes_the_mapping_as_a_fixed_buffer)
 		ASSERT_TRUE(!kernel_is(6, 12));
 		SKIP("this kernel's io_uring takes no mapping of a file as a fixed buffer");
 	}
-	munmap(p + page_size, page_size);	/* pinned it is, all the same */
+	munmap(p + page_size, page_size);	/* stays pinned */
 
 	ASSERT_EQ(4 * page_size, uring_do(&ring, IORING_OP_WRITE_FIXED, fd, p, 4 * page_size));
 	memset(copy, 0xaa, length);

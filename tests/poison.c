@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A page with a memory error (PG_hwpoison): nobody gets to see it again, and its neighbours are as
- * good as before.
+ * A page with a memory error (PG_hwpoison) is never mapped again, and its neighbours stay usable.
  */
 #include "kvmfr_test.h"
 
@@ -38,7 +37,7 @@ TEST_STATIC(poisoned_page_is_neither_mapped_nor_read)
 		char *p = map_at(dev.fd, 0, dev.size, RW, page_size);
 
 		probe_read(p + bad);
-		madvise(p + bad, page_size, MADV_HWPOISON);	/* and may be killed for it */
+		madvise(p + bad, page_size, MADV_HWPOISON);	/* may kill this process */
 		_exit(errno == EINVAL || errno == EPERM);
 	}
 	if (join(pid) == 1)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel's log belongs to the administrator: nothing that an ordinary user can repeat writes
- * to it, neither what works nor what is refused.
+ * Nothing that an ordinary user can repeat writes to the kernel log, whether it succeeds or is
+ * refused.
  */
 #include <sys/resource.h>
 

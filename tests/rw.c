@@ -93,7 +93,7 @@ TEST_ANY(position_advances_by_what_was_done)
 	EXPECT_EQ(dev.size, lseek(dev.fd, 0, SEEK_CUR));
 }
 
-/* Programs take an error there for a huge count. */
+/* Programs would take an error there for a huge byte count. */
 TEST_ANY(at_and_past_the_end_read_and_write_give_0)
 {
 	const uint64_t places[] = { dev.size, dev.size + 1, dev.size + page_size, 1ULL << 40,
@@ -189,7 +189,7 @@ TEST_ANY(bad_buffer_gives_efault_or_what_was_copied_before_it)
 	EXPECT_EQ(0, memcmp(good, p, n));
 }
 
-/* The fault of the mapping takes locks of the device: that must not be a deadlock. */
+/* The buffer is a mapping of the device, whose fault takes the device's locks: no deadlock. */
 TEST_ANY(buffer_may_be_a_mapping_of_the_device)
 {
 	char *p = stamped();
@@ -252,7 +252,7 @@ TEST_ANY(there_is_nothing_to_sync)
 
 /* --- unplug --- */
 
-/* Another process reads and writes while the device goes: whole, short, or ENODEV. */
+/* Another process reads and writes during an unplug: each call is complete, short, or ENODEV. */
 static void user_of(char *copy, int pipe)
 {
 	for (unsigned int round = 0;; round++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* For tests that compare what memory is free: before and after something. */
+/* For tests that compare free memory before and after something. */
 #ifndef SETTLE_H
 #define SETTLE_H
 
@@ -10,10 +10,10 @@
 #include "kvmfr_test.h"
 
 /*
- * Nothing is hidden afterwards: in caches, on lists of a CPU, behind the end of a grace period, or
- * in the quarantine where KASAN keeps what was freed, and which only the shrinking of a slab
- * empties. Nor behind kernel addresses that are unmapped: they are given back many at a time, with
- * what KASAN keeps for them, an eighth of their size; and whenever a module comes or goes.
+ * Makes all free memory count as free. It may be in caches, on per-CPU lists, waiting for a grace
+ * period, or in KASAN's quarantine, which only shrinking a slab cache empties; or belong to kernel
+ * addresses that are unmapped lazily (many at a time, or when a module is loaded or unloaded), with
+ * an eighth of their size in KASAN's shadow.
  */
 static inline void settle(void)
 {

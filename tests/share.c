@@ -8,7 +8,7 @@
  */
 #include "kvmfr_test.h"
 
-/* Where the turn is kept; the pages from DATA on are what is exchanged. */
+/* The word with the turn. The pages from DATA on are exchanged. */
 #define DATA	(4 * page_size)
 
 static bool left;
@@ -34,7 +34,7 @@ static void set_up(const char *variant)
 static const char *const once[] = { "", NULL };
 static const struct ktap_fixture pair = { once, set_up };
 
-/* The alarm of the test ends a wait for somebody who doesn't come. */
+/* Waits for the other side. If it doesn't come, the alarm of the test ends the wait. */
 static void wait_turn(uint64_t what)
 {
 	while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != what)

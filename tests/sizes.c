@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* static_size_mb written while the module is loaded: what is written is what there shall be. */
+/* static_size_mb written while the module is loaded: the devices become what was written. */
 #include <linux/netlink.h>
 #include <sched.h>
 #include <sys/socket.h>
@@ -61,7 +61,7 @@ static uint64_t marked(const char *name)
 	return value;
 }
 
-/* Only static devices may be there, or the numbers are others. */
+/* Only static devices may exist, since others would shift the numbers. */
 static void without_pci(const char *variant)
 {
 	(void)variant;
@@ -171,7 +171,7 @@ TEST_ALONE(device_that_is_open_mapped_or_a_dmabuf_is_busy_and_then_nothing_chang
 	expect("9,3,11", "kvmfr0=9 kvmfr1=11 kvmfr2=3");
 }
 
-/* Of two of a size the one in use is kept. */
+/* Of two devices of one size, the one in use is kept. */
 TEST_ALONE(device_in_use_stays_before_others)
 {
 	int fd;

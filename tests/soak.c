@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The same for a long time: devices that are unplugged while they are in use, a module that is
- * loaded and unloaded with users around. What is compared before and after is the kernel's memory:
- * something that is lost each time adds up to more than what the kernel's own caches vary by.
+ * Long runs: devices are unplugged while they are in use, the module is loaded and unloaded with
+ * users. The kernel's memory is compared before and after: a leak in each cycle adds up to more
+ * than the kernel's own caches vary by.
  *
  *	soak [UNPLUGS=N] [LOADS=N]	how many times (100 and 20)
  */
@@ -57,8 +57,8 @@ static const char *grown_name;
 static long grown_by;
 
 /*
- * How many objects the worst cache has more than one lost each time would leave room for. The slabs
- * that a CPU works on, up to two, count as full.
+ * By how many objects the worst slab cache has grown beyond what is allowed: half an object a cycle,
+ * or two slabs a CPU, since those that a CPU allocates from count as full.
  */
 static long grown(const struct memory *before, const struct memory *now, unsigned int cycles)
 {
@@ -95,8 +95,8 @@ static bool lost(const struct memory *before, const struct memory *now, unsigned
 }
 
 /*
- * What is lost each time is lost again. A cache of the kernel's that has grown by itself does not
- * grow by as much once more, so only memory that is lost twice counts.
+ * A leak repeats; a kernel cache that has grown by itself doesn't grow by as much again. So only
+ * memory that is lost in two runs counts.
  */
 static void costs_no_memory(unsigned int cycles, const char *what, void (*repeat)(unsigned int))
 {
@@ -133,7 +133,7 @@ static struct shared *share(void)
 	return mmap(NULL, sizeof(struct shared), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
-/* Everything a user does with a device, until it is gone or not to be held any more */
+/* Everything a user does with a device, until it has gone or must be released */
 static void use_once(const char *path, bool paged, uint64_t size, atomic_uint *busy)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC), buf = -1;
@@ -205,7 +205,7 @@ static bool all_busy(const unsigned int *since)
 	return true;
 }
 
-/* Everybody is in the midst of it. */
+/* Waits until every user has had everything in use. */
 static void wait_for_users(void)
 {
 	static unsigned int since[USERS];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The IVSHMEM device goes away and comes back. Nothing may reach its memory afterwards; what
- * can't be taken back is waited for.
+ * The IVSHMEM device goes away and comes back. Afterwards nothing may reach its memory; what can't
+ * be revoked is waited for.
  *
  * It goes by unbinding the driver, by removing the PCI device, and by being unplugged from the
  * machine. For the last, QMP_ID=ID tells what QEMU calls the device (behind root port rp-ID),
@@ -28,7 +28,7 @@ static int before;		/* the log before unplugging */
  */
 #define ID_FILE "/tmp/unplug-id"
 
-/* After the kernel has let go of the card it ejects what is in the slot, whatever that is by then. */
+/* When the kernel has released the card, it ejects whatever is in the slot by then. */
 static bool slot_is_empty(void)
 {
 	DIR *slots = opendir("/sys/bus/pci/slots");
@@ -139,7 +139,7 @@ static void plug_in(struct kvmfr_dev *back)
 	ASSERT_OK(back->fd);
 }
 
-/* A test that failed has left the device away; that shall not fail the next one. */
+/* A failed test may have left the device unplugged; that must not fail the next one. */
 static void bring_back(void)
 {
 	module_unload("kvmfr");
@@ -226,7 +226,7 @@ TEST_UNPLUG(mappings_give_sigbus)
 	EXPECT_EQ(SIGBUS, probe_read(pieces));
 	all_gone(pieces + page_size, 2 * page_size);
 	all_gone(pieces + 4 * page_size, 4 * page_size);
-	/* the kernel, on behalf of us, gets nowhere either */
+	/* nor can the kernel access it for us */
 	ASSERT_OK(pipe(pipes));
 	EXPECT_ERRNO(EFAULT, write(pipes[1], touched, 8));
 	ASSERT_EQ(8, write(pipes[1], "12345678", 8));
@@ -266,7 +266,7 @@ TEST_UNPLUG_PAGED(mappings_of_dmabufs_give_sigbus)
 	plug_in(&back);
 }
 
-/* Others write while it happens; what they write last is in the memory or nowhere. */
+/* Others write during the unplug; their last write is in the memory or nowhere. */
 TEST_UNPLUG(processes_that_write_get_sigbus)
 {
 	enum { N = 4 };
@@ -327,7 +327,7 @@ TEST_UNPLUG(descriptors_answer_enodev)
 		sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_RW;	/* of one begun before */
 		EXPECT_EQ(0, ioctl(buf, DMA_BUF_IOCTL_SYNC, &sync));
 	}
-	/* there is no way to it by its old name, nor by its number */
+	/* it can't be opened by its old name, nor by its number */
 	snprintf(path, sizeof(path), "/dev/%s", dev.name);
 	EXPECT_ERRNO(ENOENT, open(path, O_RDWR));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", place);
@@ -381,7 +381,7 @@ TEST_UNPLUG(old_descriptor_never_reaches_the_new_device)
 	}
 }
 
-/* Maps it over and over until it is gone; then, when told that, none may show anything. */
+/* Maps it over and over until it has gone; then no mapping may be readable. */
 static void map_until_gone(int told)
 {
 	char *recent[64] = { 0 }, **p = recent, c;
@@ -440,7 +440,7 @@ TEST_UNPLUG_PAGED(imports_are_refused)
 	struct kvmfr_dev back;
 
 	ASSERT_EQ(0, import(attached, buf, 0));
-	unplug();	/* being attached only holds nothing up */
+	unplug();	/* an importer that is only attached holds nothing up */
 	EXPECT_EQ(ENODEV, import_map(attached, KVMFR_IMPORTER_BIDIRECTIONAL, NULL));
 	EXPECT_ERRNO(ENODEV, ioctl(attached, KVMFR_IMPORTER_BEGIN_CPU, 0));
 	EXPECT_ERRNO(ENODEV, mmap(NULL, page_size, RW, MAP_SHARED, attached, 0));
@@ -454,13 +454,13 @@ static void begin_wait(pid_t *pid, char *p)
 	*pid = start_unplug();
 	ASSERT_TRUE(log_wait(before, "waiting for"));
 	ktap_note("%s", log_last);
-	/* What can be taken back has been. */
+	/* What can be revoked has been. */
 	all_gone(p, dev.size);
 	EXPECT_ERRNO(ENODEV, ioctl(dev.fd, KVMFR_DMABUF_GETSIZE));
 	EXPECT_ERRNO(ENODEV, mmap(NULL, page_size, RW, MAP_SHARED, dev.fd, 0));
 }
 
-/* Not done yet; waiting is not hanging, so an administrator sees no warning of a hung task. */
+/* The unplug still waits; the kernel doesn't report it as a hung task. */
 static void still_waits(pid_t pid)
 {
 	char state = process_state(pid);

@@ -97,7 +97,7 @@ static void vm_create(struct vm *vm, void *ram, uint64_t size)
 	ASSERT_OK(ioctl(vm->cpu, KVM_SET_REGS, &regs));
 }
 
-/* What KVM counts for all guests. Names changed with 5.13, and what had none before is 0. */
+/* KVM's counters for all guests. 5.13 renamed them; what older kernels don't count is 0. */
 static uint64_t kvm_count(const char *name, const char *old_name)
 {
 	char path[64], text[32];
