@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Rows of the benchmark that a Python program prints, as bench.c does."""
+"""Rows of the benchmark that a Python program prints, as bench.c does, and what processes
+execute: nanoseconds of a clock that counts instructions."""
 
 import json
 import math
+import os
+import resource
+import subprocess
 
 ANY = (-math.inf, math.inf)     # a bound, as (least, most)
 KEPT = []       # of each result so far: whether its rows keep their bounds
@@ -33,3 +37,21 @@ def result(name, kept, skipped=None):
 def status():
     """What the program ends with."""
     return int(not all(KEPT))
+
+
+def executed(pid):
+    """What the threads of a process have executed so far."""
+    total = 0
+    for task in os.listdir(f'/proc/{pid}/task'):
+        with open(f'/proc/{pid}/task/{task}/schedstat', encoding='ascii') as file:
+            total += int(file.read().split()[0])
+    return total
+
+
+def executed_by(*command):
+    """What a program executes, and what it prints."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(getattr(after, key) - getattr(before, key)
+               for key in ('ru_utime', 'ru_stime')) * 1e9, said
