@@ -1941,14 +1941,20 @@ static void kvmfr_dev_free(struct kvmfr_dev *kdev)
 }
 
 /* False: the machine goes down, and nothing of @kdev has been freed. */
-static bool kvmfr_dev_unregister(struct kvmfr_dev *kdev)
+static bool kvmfr_dev_revoke_and_free(struct kvmfr_dev *kdev)
 {
-	cdev_device_del(&kdev->cdev, &kdev->dev);
-	ida_free(&kvmfr_minors, MINOR(kdev->dev.devt));
 	if (!kvmfr_dev_revoke(kdev))
 		return false;
 	kvmfr_dev_free(kdev);
 	return true;
+}
+
+/* The same for a device that kvmfr_dev_register() has registered. */
+static bool kvmfr_dev_unregister(struct kvmfr_dev *kdev)
+{
+	cdev_device_del(&kdev->cdev, &kdev->dev);
+	ida_free(&kvmfr_minors, MINOR(kdev->dev.devt));
+	return kvmfr_dev_revoke_and_free(kdev);
 }
 
 /* --------------------------- static devices ----------------------------- */
@@ -2168,8 +2174,7 @@ static int kvmfr_static_replace(struct kvmfr_plan *plan)
 			if (!ret)
 				ret = kvmfr_dev_register(kdev);
 			if (ret) {
-				kvmfr_dev_revoke(kdev);
-				kvmfr_dev_free(kdev);
+				kvmfr_dev_revoke_and_free(kdev);
 				continue;
 			}
 			dev_info(&kdev->dev, "%llu MiB, %llu MiB of it in huge pages\n",
@@ -2326,8 +2331,8 @@ static int kvmfr_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 	ret = kvmfr_dev_register(kdev);
 	if (ret) {
-		kvmfr_dev_revoke(kdev);
-		kvmfr_dev_free(kdev);
+		if (!kvmfr_dev_revoke_and_free(kdev))
+			return ret;
 		goto err_release_region;
 	}
 
