@@ -140,9 +140,9 @@ static void read_section(struct reader *r, char *line)
 		r->skip = !r->vm || strcmp(name, r->vm);
 		name = slash + 1;
 	}
-	if (!name_valid(name))
+	if (!kvmfr_channel_name_is_valid(name))
 		die("%s:%u: a channel's name has 1 to %d printable ASCII characters without \"/\", and isn't \".\" or \"..\"",
-		    r->path, r->line, CHANNEL_NAME_MAX);
+		    r->path, r->line, KVMFR_CHANNEL_NAME_SIZE - 1);
 	if (r->skip)
 		return;
 	section = calloc(1, sizeof(*section));

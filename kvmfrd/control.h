@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How kvmfrctl asks kvmfrd on a host for a channel more or less, for a look at all, and
- * to leave its side to another host: one request, one answer, each a message on a socket of type SOCK_SEQPACKET.
+ * How kvmfrctl asks kvmfrd on a host to create or remove a channel, to let it look at
+ * all of them, and to leave its side to another host. One request, one answer, each a
+ * message on a socket of type SOCK_SEQPACKET.
  * Looking as a peer of the server would have each guest interrupted by it.
  */
 #ifndef KVMFRD_CONTROL_H
@@ -25,7 +26,6 @@ enum control_what {
 #define CONTROL_PEERS	64
 #define CHANNEL_SIZE	65536	/* of a ring that nobody asked another size for, in bytes */
 #define CHANNEL_SIZE_MAX (1ull << 30)
-#define CHANNEL_NAME_MAX 63	/* without the NUL */
 
 struct control_request {
 	uint32_t what;			/* enum control_what */
@@ -39,17 +39,6 @@ struct control_answer {
 	uint64_t room;			/* the largest piece of memory that is free, in bytes */
 	uint32_t peers[CONTROL_PEERS];	/* ids of those who are connected to the server */
 };
-
-/* A name for a channel, as libkvmfr takes it. */
-static inline bool name_valid(const char *name)
-{
-	size_t length = strlen(name);
-
-	for (size_t i = 0; i < length; i++)
-		if (name[i] < ' ' || name[i] > '~' || name[i] == '/')
-			return false;
-	return length && length <= CHANNEL_NAME_MAX && strcmp(name, ".") && strcmp(name, "..");
-}
 
 /*
  * Bytes of a ring as people write them, with K, M or G behind. False: it is something

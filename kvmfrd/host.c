@@ -155,14 +155,16 @@ static void leave(struct host *host)
 
 static int attach_again(struct host *host)
 {
-	int ret = 0;
+	int ret;
 
-	if (host->left)
-		ret = attach(host, KVMFR_CHANNELS_FORMAT);
-	else if (host->channels)
+	if (host->channels) {
 		channels_look(host->channels);
-	if (!ret)
-		host->left = false;
+		return 0;
+	}
+	if (!host->left)
+		return -EAGAIN;		/* on_retry() is about to attach */
+	ret = attach(host, KVMFR_CHANNELS_FORMAT);
+	host->left = ret;
 	return ret;
 }
 

@@ -69,7 +69,6 @@ uint32_t kvmfr__channels_other_state(struct kvmfr_channels *set, struct format_e
 
 struct format_slot *kvmfr__channels_slot(struct kvmfr_channels *set, const struct slot *slot);
 
-bool kvmfr__channel_name_is_valid(const char *name);
 /* The bytes that a half has written to the channel that is in the slot now. */
 uint64_t kvmfr__channels_bytes(const struct slot *slot, const struct format_half *half);
 

@@ -496,7 +496,7 @@ int kvmfr_channel_open(struct kvmfr_channels *set, const char *name, unsigned in
 		return -EPERM;
 	if (set->error)
 		return -ENODEV;
-	if (!kvmfr__channel_name_is_valid(name) || (flags & ~KVMFR_CHANNEL_NONBLOCK))
+	if (!kvmfr_channel_name_is_valid(name) || (flags & ~KVMFR_CHANNEL_NONBLOCK))
 		return -EINVAL;
 	slot = slot_by_name(set, name);
 	if (!slot)

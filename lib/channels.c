@@ -219,7 +219,7 @@ struct format_slot *kvmfr__channels_slot(struct kvmfr_channels *set, const struc
 	return &set->memory->slot[slot - set->slot];
 }
 
-bool kvmfr__channel_name_is_valid(const char *name)
+bool kvmfr_channel_name_is_valid(const char *name)
 {
 	size_t length = strnlen(name, FORMAT_NAME_SIZE);
 
@@ -257,7 +257,7 @@ static bool descriptor_read(const struct kvmfr_channels *set, uint32_t slot,
 	memcpy(copy->name, d->name, FORMAT_NAME_SIZE);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	valid = (copy->serial & 1) && format_load(&d->serial) == copy->serial &&
-		kvmfr__channel_name_is_valid(copy->name);
+		kvmfr_channel_name_is_valid(copy->name);
 	if (!ring_is_valid(set, copy->page[0], copy->size[0]) ||
 	    !ring_is_valid(set, copy->page[1], copy->size[1])) {
 		/* space_find() trusts the copy */
@@ -430,7 +430,7 @@ int kvmfr_channel_create(struct kvmfr_channels *set, const char *name, size_t to
 		return -EPERM;
 	if (set->error)
 		return -ENODEV;
-	if (!kvmfr__channel_name_is_valid(name) || !size[0] || !size[1])
+	if (!kvmfr_channel_name_is_valid(name) || !size[0] || !size[1])
 		return -EINVAL;
 	if (slot_find(set, name))
 		return -EEXIST;
@@ -452,17 +452,26 @@ int kvmfr_channel_create(struct kvmfr_channels *set, const char *name, size_t to
 	return 0;
 }
 
-int kvmfr_channel_set_tag(struct kvmfr_channels *set, const char *name, uint32_t tag)
+/* The channel that the host wants to change. */
+static int slot_of_host(struct kvmfr_channels *set, const char *name, struct slot **slot)
 {
-	struct slot *slot;
-
 	if (set->mine != HOST || set->observe)
 		return -EPERM;
 	if (set->error)
 		return -ENODEV;
-	slot = slot_find(set, name);
-	if (!slot)
-		return -ENOENT;
+	if (!kvmfr_channel_name_is_valid(name))
+		return -EINVAL;
+	*slot = slot_find(set, name);
+	return *slot ? 0 : -ENOENT;
+}
+
+int kvmfr_channel_set_tag(struct kvmfr_channels *set, const char *name, uint32_t tag)
+{
+	struct slot *slot;
+	int ret = slot_of_host(set, name, &slot);
+
+	if (ret)
+		return ret;
 	format_store(&kvmfr__channels_slot(set, slot)->descriptor.tag, tag);
 	return 0;
 }
@@ -471,16 +480,10 @@ int kvmfr_channel_remove(struct kvmfr_channels *set, const char *name)
 {
 	struct format_slot *memory;
 	struct slot *slot;
+	int ret = slot_of_host(set, name, &slot);
 
-	if (set->mine != HOST || set->observe)
-		return -EPERM;
-	if (set->error)
-		return -ENODEV;
-	if (!kvmfr__channel_name_is_valid(name))
-		return -EINVAL;
-	slot = slot_find(set, name);
-	if (!slot)
-		return -ENOENT;
+	if (ret)
+		return ret;
 	memory = kvmfr__channels_slot(set, slot);
 	slot->d.serial++;
 	format_store_release(&memory->descriptor.serial, slot->d.serial);

@@ -19,6 +19,7 @@
 #ifndef LIBKVMFR_CHANNEL_H
 #define LIBKVMFR_CHANNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -233,9 +234,15 @@ KVMFR_API int kvmfr_channels_list(struct kvmfr_channels *set, struct kvmfr_chann
  */
 KVMFR_API uint64_t kvmfr_channels_room(struct kvmfr_channels *set);
 
+/*
+ * Whether a channel can have this name: 1 to 63 printable ASCII characters without
+ * "/", not "." or "..".
+ */
+KVMFR_API bool kvmfr_channel_name_is_valid(const char *name);
+
 /**
  * kvmfr_channel_create - add a channel (the host only)
- * @name: 1 to 63 printable ASCII characters without "/", not "." or ".."
+ * @name: see kvmfr_channel_name_is_valid()
  * @to_guest: bytes of the ring that the host writes; the next power of two,
  *	at least 4096, at most 1 GiB, is taken
  * @to_host: bytes of the ring that the guest writes
@@ -254,8 +261,8 @@ KVMFR_API int kvmfr_channel_create(struct kvmfr_channels *set, const char *name,
  * For a host that comes back, in struct kvmfr_channel_info. A guest could have
  * changed it.
  *
- * Errors: ENOENT: there is no such channel. EPERM: not the host. ENODEV: as with
- * kvmfr_channels_event().
+ * Errors: EINVAL: an invalid name. ENOENT: there is no such channel. EPERM: not the
+ * host. ENODEV: as with kvmfr_channels_event().
  */
 KVMFR_API int kvmfr_channel_set_tag(struct kvmfr_channels *set, const char *name, uint32_t tag);
 

@@ -172,6 +172,8 @@ static struct control_answer ask(const struct place *place, const struct control
 	if (answer.error == -EOPNOTSUPP)
 		fail("%s: no kvmfrd serves channels for it; it does with --channels, see kvmfrd(8)",
 		     place->vm);
+	if (answer.error == -EAGAIN)
+		fail("%s: kvmfrd is attaching to the memory just now; try it again", place->vm);
 	if (answer.error == -ENOTCONN)
 		fail("%s: kvmfrd has left the channels for a live migration; 'kvmfrctl channel attach' brings it back",
 		     place->vm);
@@ -378,9 +380,9 @@ static int channel_list(struct request *r)
 
 static void name_check(const char *name)
 {
-	if (!name_valid(name))
+	if (!kvmfr_channel_name_is_valid(name))
 		misuse("channel: a name has 1 to %d printable ASCII characters without '/', and isn't '.' or '..'",
-		       CHANNEL_NAME_MAX);
+		       KVMFR_CHANNEL_NAME_SIZE - 1);
 }
 
 static int channel_create(struct request *r)
