@@ -40,9 +40,13 @@ KVMFR_API const char *kvmfr_library_version(void);
  * /proc, which must be mounted). What a server can still do is close the
  * connection, lie about who is there, and shrink memory that isn't sealed (see
  * KVMFR_PEER_SEALED). Other peers can write to the memory and ring at any time.
- * A host process that shares an eventfd can make a call block by clearing
- * O_NONBLOCK and filling or emptying the eventfd at the same moment; a guest
+ * A host process that shares an eventfd can make kvmfr_peer_ring() block by
+ * clearing O_NONBLOCK and filling the eventfd in the middle of the call; a guest
  * can't.
+ *
+ * After fork() only one of the two processes may go on using an object. The other
+ * should close it, which the first doesn't notice: the server sees the peer go
+ * when both have closed it.
  */
 struct kvmfr_peer;
 
@@ -193,8 +197,8 @@ KVMFR_API int kvmfr_peer_ring(struct kvmfr_peer *peer, unsigned int id,
  * The descriptor that polls readable when an own vector was rung, and once when
  * the device is unplugged. The object owns it: don't close it.
  *
- * Errors: -EINVAL: no such vector. -ENODEV, -ENOSPC: see KVMFR_DOORBELL_EVENTFD
- * in kvmfr.h. -EMFILE, -ENOMEM.
+ * Errors: -EINVAL: no such vector. -EAGAIN: the server has not sent it yet.
+ * -ENODEV, -ENOSPC: see KVMFR_DOORBELL_EVENTFD in kvmfr.h. -EMFILE, -ENOMEM.
  */
 KVMFR_API int kvmfr_peer_vector_fd(struct kvmfr_peer *peer,
 				   unsigned int vector);

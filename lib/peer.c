@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define HUGE (2ul << 20)
@@ -280,21 +281,22 @@ int kvmfr_peer_ring(struct kvmfr_peer *peer, unsigned int id,
 int kvmfr_peer_vector_fd(struct kvmfr_peer *peer, unsigned int vector)
 {
 	if (vector >= peer->self.vectors)
-		return -EINVAL;
+		return vector < peer->wanted ? -EAGAIN : -EINVAL;
 	return peer->is_device ? kvmfr__device_vector_fd(peer, vector) :
 				 peer->self.fd[vector];
 }
 
-/* The eventfd is O_NONBLOCK, so read() needs no poll() before it. */
 int kvmfr_peer_vector_clear(struct kvmfr_peer *peer, unsigned int vector)
 {
 	int fd = kvmfr_peer_vector_fd(peer, vector);
 	struct kvmfr_doorbell_info info;
 	uint64_t count;
+	struct iovec part = { .iov_base = &count, .iov_len = sizeof(count) };
 
 	if (fd < 0)
 		return fd;
-	if (read(fd, &count, sizeof(count)) != sizeof(count))
+	/* The eventfd was made O_NONBLOCK, but whoever has it can undo that. */
+	if (preadv2(fd, &part, 1, -1, RWF_NOWAIT) != sizeof(count))
 		return errno == EAGAIN ? 0 : -errno;
 	if (peer->is_device && ioctl(peer->memory, KVMFR_DOORBELL_INFO, &info))
 		return -errno;

@@ -79,8 +79,8 @@ static int take_descriptors(struct kvmfr_peer *peer, struct msghdr *header)
 	return ret;
 }
 
-/* 1: a message is complete; 0: not yet. */
-static int receive(struct kvmfr_peer *peer)
+/* Receives a part of a message; returns its size, or 0 if there is nothing to receive. */
+static int receive_part(struct kvmfr_peer *peer)
 {
 	union {
 		struct cmsghdr align;
@@ -107,7 +107,18 @@ static int receive(struct kvmfr_peer *peer)
 	if (!n)
 		return -ECONNRESET;
 	peer->received += n;
-	return peer->received == sizeof(peer->message);
+	return n;
+}
+
+/* 1: a message is complete; 0: not yet, and the socket is empty, as edge-triggered epoll needs. */
+static int receive(struct kvmfr_peer *peer)
+{
+	int ret;
+
+	do {
+		ret = receive_part(peer);
+	} while (ret > 0 && peer->received < sizeof(peer->message));
+	return ret > 0 ? 1 : ret;
 }
 
 static bool is_eventfd(int fd)
@@ -334,11 +345,16 @@ int kvmfr__server_ring(struct kvmfr_peer *peer, unsigned int id,
 {
 	struct kvmfr_end *end = (int)id == peer->self.id ? &peer->self :
 							   find(peer, id);
+	struct pollfd room = { .events = POLLOUT };
 	uint64_t one = 1;
 
 	if (!end || vector >= end->vectors)
 		return -ENOENT;
-	return write(end->fd[vector], &one, sizeof(one)) < 0 ? -errno : 0;
+	/* The eventfd was made O_NONBLOCK, but whoever has it can undo that. */
+	room.fd = end->fd[vector];
+	if (poll(&room, 1, 0) != 1)
+		return -EAGAIN;
+	return write(room.fd, &one, sizeof(one)) < 0 ? -errno : 0;
 }
 
 int kvmfr__server_dmabuf(struct kvmfr_peer *peer, uint64_t offset, uint64_t size)
