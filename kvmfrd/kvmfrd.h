@@ -15,7 +15,7 @@ void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 /* Prints one line on standard error. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* A new event loop that SIGTERM and SIGINT end. Calls die() on failure. */
+/* A new event loop that SIGTERM, SIGINT and SIGHUP end. Calls die() on failure. */
 sd_event *event_loop(void);
 
 /* Raises the limit of descriptors to @want if it is lower; returns the new limit. */

@@ -40,6 +40,7 @@ struct daemon {
 	struct status status;
 	struct host *host;		/* of channels, or NULL */
 	struct control *refusing;	/* without channels: answers kvmfrctl that there are none */
+	int turned_away;		/* why the last client was, a negative errno */
 };
 
 static void message(const char *fmt, va_list args)
@@ -230,11 +231,14 @@ static void take_from_systemd(struct daemon *d)
 		struct stat st;
 
 		if (!strcmp(names[i], MEMORY_NAME)) {
-			if (d->memory >= 0 || !d->size || fstat(fd, &st) ||
-			    st.st_size != (off_t)d->size)
-				close(fd);
-			else
+			if (d->memory < 0 && d->size && !fstat(fd, &st) &&
+			    st.st_size == (off_t)d->size) {
 				d->memory = fd;
+			} else {
+				/* The options have changed. systemd keeps one memory only. */
+				sd_notify(0, "FDSTOREREMOVE=1\nFDNAME=" MEMORY_NAME);
+				close(fd);
+			}
 		} else if (d->listener < 0 &&
 			   sd_is_socket(fd, AF_UNIX, SOCK_STREAM, 1) > 0) {
 			d->listener = nonblocking(fd);
@@ -286,14 +290,11 @@ static void raise_limit(const struct daemon *d)
 			 d->channels.wanted ? " and 1000 channels" : "", want, have);
 }
 
-/* Peers have changed. If one has gone, there is room to accept another. */
 static void on_change(void *data)
 {
 	struct daemon *d = data;
-	unsigned int n = server_peers(d->server);
 
-	sd_event_source_set_enabled(d->accepting, SD_EVENT_ON);
-	sd_notifyf(0, "STATUS=%u of %u peers", n, SERVER_PEERS);
+	sd_notifyf(0, "STATUS=%u of %u peers", server_peers(d->server), SERVER_PEERS);
 	status_write(&d->status);
 }
 
@@ -304,36 +305,40 @@ static int on_connect(sd_event_source *source, int listener, uint32_t events,
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int ret = fd < 0 ? -errno : server_accept(d->server, fd);
 
+	(void)source;
 	(void)events;
-	switch (ret) {
-	case -EMFILE:
-	case -ENFILE:
-	case -ENOMEM:
-		/* Wait until a peer leaves, instead of failing again and again. */
-		sd_event_source_set_enabled(source, server_peers(d->server) ?
-					    SD_EVENT_OFF : SD_EVENT_ON);
-		/* fall through */
-	case -ENOSPC:
+	if (ret == -EAGAIN || ret == -ECONNABORTED)	/* it has gone again */
+		return 0;
+	/* Said once, since who is turned away may try again and again. */
+	if (ret < 0 && ret != d->turned_away)
 		complain("there is no room for another client: %s",
-			 ret == -ENOSPC ? "all 64 places are taken" : strerror(-ret));
-	}
+			 ret == -EUSERS ? "all 64 places are taken" : strerror(-ret));
+	d->turned_away = ret;
 	return 0;
 }
 
 sd_event *event_loop(void)
 {
-	static const int signals[] = { SIGTERM, SIGINT };
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+	struct sigaction action;
 	sd_event *event;
 	sigset_t mask;
 	int ret;
 
 	ret = sd_event_default(&event);
-	sigemptyset(&mask);
-	for (unsigned int i = 0; i < 2; i++)
+	for (unsigned int i = 0; i < sizeof(signals) / sizeof(*signals) && ret >= 0; i++) {
+		/* nohup has SIGHUP ignored */
+		if (signals[i] == SIGHUP && !sigaction(SIGHUP, NULL, &action) &&
+		    action.sa_handler == SIG_IGN)
+			continue;
+		sigemptyset(&mask);
 		sigaddset(&mask, signals[i]);
-	sigprocmask(SIG_BLOCK, &mask, NULL);
-	for (unsigned int i = 0; i < 2 && ret >= 0; i++)
+		sigprocmask(SIG_BLOCK, &mask, NULL);
 		ret = sd_event_add_signal(event, NULL, signals[i], NULL, NULL);
+	}
+	/* Makes the timerfd now: a rate limit that finds no descriptor for it ends the loop. */
+	if (ret >= 0)
+		ret = sd_event_add_time(event, NULL, CLOCK_MONOTONIC, UINT64_MAX, 0, NULL, NULL);
 	if (ret < 0)
 		die("the event loop: %s", strerror(-ret));
 	return event;
@@ -357,6 +362,9 @@ static void start(struct daemon *d)
 	if (ret >= 0)
 		ret = sd_event_source_set_priority(d->accepting,
 						   SD_EVENT_PRIORITY_NORMAL + 1);
+	/* Without free descriptors accept() fails at once, again and again. */
+	if (ret >= 0)
+		ret = sd_event_source_set_ratelimit(d->accepting, 1000 * 1000, 100);
 	if (ret < 0)
 		die("the event loop: %s", strerror(-ret));
 }

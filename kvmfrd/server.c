@@ -9,6 +9,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -306,15 +307,17 @@ static int peer_open(struct peer *peer, int fd)
 int server_accept(struct server *server, int fd)
 {
 	struct peer *peer = server->peers;
-	int ret = -ENOSPC;
+	int ret;
 
 	while (peer < server->peers + SERVER_PEERS && peer->id != NOBODY)
 		peer++;
-	if (peer < server->peers + SERVER_PEERS)
-		ret = peer_open(peer, fd);
+	if (peer == server->peers + SERVER_PEERS) {
+		close(fd);
+		return -EUSERS;
+	}
+	ret = peer_open(peer, fd);
 	if (ret < 0) {
-		if (ret != -ENOSPC)
-			close_eventfds(peer);
+		close_eventfds(peer);
 		close(fd);
 		return ret;
 	}
@@ -347,9 +350,14 @@ int server_ring(struct server *server, unsigned int id, unsigned int vector)
 
 	for (unsigned int i = 0; i < SERVER_PEERS && vector < server->vectors; i++) {
 		const struct peer *peer = &server->peers[i];
+		struct pollfd room = { .fd = peer->eventfd[vector], .events = POLLOUT };
 
-		if (peer->id != NOBODY && peer->id == (int)id)
-			return write(peer->eventfd[vector], &one, sizeof(one)) < 0 ? -errno : 0;
+		if (peer->id == NOBODY || peer->id != (int)id)
+			continue;
+		/* The eventfd was made O_NONBLOCK, but a client can undo that. */
+		if (poll(&room, 1, 0) != 1)
+			return -EAGAIN;
+		return write(room.fd, &one, sizeof(one)) < 0 ? -errno : 0;
 	}
 	return -ENOENT;
 }

@@ -28,7 +28,7 @@ void server_free(struct server *server);
 
 /*
  * Adds a client that has connected. The server owns the socket from now on, also
- * after an error. Returns the new peer's id or a negative errno; -ENOSPC: there are
+ * after an error. Returns the new peer's id or a negative errno; -EUSERS: there are
  * SERVER_PEERS peers already.
  */
 int server_accept(struct server *server, int fd);

@@ -26,11 +26,16 @@ static bool remove_stale(const struct sockaddr_un *address, int type)
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	ret = connect(fd, (const struct sockaddr *)address, sizeof(*address)) ? errno : 0;
 	close(fd);
-	if (ret != ECONNREFUSED) {
+	if (ret == ECONNREFUSED && !unlink(address->sun_path))
+		return true;
+	if (ret == ECONNREFUSED)
+		complain("%s: removing the socket of a server that has ended: %s",
+			 address->sun_path, strerror(errno));
+	else if (ret == EACCES)
+		complain("%s: there is a socket of another user in its place", address->sun_path);
+	else
 		complain("%s: another server is using this socket", address->sun_path);
-		return false;
-	}
-	return !unlink(address->sun_path);
+	return false;
 }
 
 /* Makes the last directory of the path, such as /run/kvmfr after a boot. */
@@ -61,9 +66,11 @@ static int start_listening(const struct sockaddr_un *address, int type,
 {
 	const char *path = address->sun_path, *what = "making the socket";
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool bound = false;
 
 	/* Nobody can connect before listen(), so access is set in time. */
 	if (fd >= 0 && !bind(fd, (const struct sockaddr *)address, sizeof(*address))) {
+		bound = true;
 		what = "setting its owner, group and mode";
 		/* The mode first: after chown() the file may be another user's. */
 		if (!chmod(path, access->mode) && set_owner(path, access)) {
@@ -73,10 +80,10 @@ static int start_listening(const struct sockaddr_un *address, int type,
 		}
 	}
 	complain("%s: %s: %s", path, what, strerror(errno));
-	if (fd >= 0) {
+	if (bound)
 		unlink(path);
+	if (fd >= 0)
 		close(fd);
-	}
 	return -1;
 }
 

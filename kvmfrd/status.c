@@ -59,8 +59,10 @@ static int status_replace(const struct status *status)
 	if (file) {
 		fchmod(fd, 0644);	/* whatever the umask is */
 		status_print(file, status);
-		if (fclose(file) || rename(fresh, status->path))
+		if (fclose(file) || rename(fresh, status->path)) {
 			error = errno;
+			unlink(fresh);
+		}
 	}
 	free(fresh);
 	return error;
