@@ -3,16 +3,15 @@
  * How the examples wait for each other: by doorbell where there is one, else by
  * looking again in a moment.
  *
- * The viewer, on the host, is told by the server who is there and rings all of
- * them. The writer, in a guest, is told by nobody: the viewer's id is in the
- * memory.
+ * Each side writes its id into the memory, and the other one rings it. The viewer,
+ * on the host, also rings everybody who the server says is there, since a writer
+ * that came first waits for that. A writer in a guest is told by nobody.
  */
 #ifndef KVMFR_EXAMPLES_BELL_H
 #define KVMFR_EXAMPLES_BELL_H
 
 #include <err.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "../lib/libkvmfr.h"
@@ -20,7 +19,7 @@
 
 struct bell {
 	struct kvmfr_peer *peer;	/* NULL: polling */
-	bool others[65536];		/* who is there, as a server tells */
+	struct pollfd waits[2];		/* for news of other peers, and for rings */
 	uint64_t wakeups;
 };
 
@@ -34,6 +33,11 @@ static inline void bell_open(struct bell *bell, const char *path)
 	ret = kvmfr_peer_open(path, 0, 1, &bell->peer);
 	if (ret)
 		errx(1, "%s: %s", path, strerror(-ret));
+	ret = kvmfr_peer_vector_fd(bell->peer, 0);
+	if (ret < 0)
+		errx(1, "%s: vector 0: %s", path, strerror(-ret));
+	bell->waits[0] = (struct pollfd){ .fd = kvmfr_peer_fd(bell->peer), .events = POLLIN };
+	bell->waits[1] = (struct pollfd){ .fd = ret, .events = POLLIN };
 }
 
 /* Our id plus one, or 0 if there is no doorbell. */
@@ -42,36 +46,30 @@ static inline uint32_t bell_id(const struct bell *bell)
 	return bell->peer ? kvmfr_peer_id(bell->peer) + 1 : 0;
 }
 
+/* id: what the other side's bell_id() is. If nobody has it any more, nobody is rung. */
 static inline void bell_ring(struct bell *bell, uint32_t id)
 {
 	if (bell->peer && id)
 		kvmfr_peer_ring(bell->peer, id - 1, 0);
 }
 
-static inline void bell_ring_all(struct bell *bell)
-{
-	if (!bell->peer)
-		return;
-	for (uint32_t id = 0; id < 65536; id++)
-		if (bell->others[id])
-			kvmfr_peer_ring(bell->peer, id, 0);
-}
-
-/* Takes what the server has to say; who comes late is rung at once. */
+/*
+ * Takes what the server has to say. When it ends, those who know each other still
+ * ring each other, so the session goes on; a program that waits for new peers
+ * would call kvmfr_peer_reopen() instead.
+ */
 static inline void bell_events(struct bell *bell)
 {
 	struct kvmfr_event event;
 	int ret;
 
-	while ((ret = kvmfr_peer_event(bell->peer, &event)) == 1) {
-		if (event.type != KVMFR_EVENT_PEER || event.peer > 65535)
-			continue;
-		bell->others[event.peer] = event.vectors;
-		if (event.vectors)
+	while ((ret = kvmfr_peer_event(bell->peer, &event)) == 1)
+		if (event.type == KVMFR_EVENT_PEER && event.vectors)
 			kvmfr_peer_ring(bell->peer, event.peer, 0);
+	if (ret < 0 && bell->waits[0].fd >= 0) {
+		warnx("the doorbell's server: %s", strerror(-ret));
+		bell->waits[0].fd = -1;		/* ignored by poll() */
 	}
-	if (ret < 0)
-		errx(1, "the doorbell's server: %s", strerror(-ret));
 }
 
 /*
@@ -86,13 +84,7 @@ static inline void bell_wait(struct bell *bell)
 		return;
 	}
 	bell_events(bell);
-
-	struct pollfd waits[] = {
-		{ .fd = kvmfr_peer_fd(bell->peer), .events = POLLIN },
-		{ .fd = kvmfr_peer_vector_fd(bell->peer, 0), .events = POLLIN },
-	};
-
-	if (poll(waits, 2, -1) < 0)
+	if (poll(bell->waits, 2, -1) < 0)
 		err(1, "poll");
 	if (kvmfr_peer_vector_clear(bell->peer, 0) < 0)
 		errx(1, "the doorbell has gone");

@@ -36,6 +36,7 @@ struct frames {
 	uint32_t viewer_bell;	/* its peer id plus one, 0 if it polls */
 
 	/* written by the writer */
+	uint32_t writer_bell;	/* as viewer_bell */
 	uint32_t session;	/* the hello it answers; frames count from 0 */
 	uint32_t total;		/* frames it is going to draw */
 	uint32_t drawn;		/* frames that are complete */

@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 	};
 	uint32_t expected = 0, total, frame, damaged = 0, hello;
 	const char *device = "/dev/kvmfr0", *png = NULL, *doorbell = NULL;
-	static struct bell bell;
+	struct bell bell = { 0 };
 	struct slot slots[FRAMES_SLOTS];
 	struct frames *f;
 	uint64_t start, latency = 0;
@@ -177,7 +177,7 @@ int main(int argc, char **argv)
 		if (frame + 1 == total)
 			frames_publish(&f->hello, 0);
 		frames_publish(&f->seen, frame + 1);
-		bell_ring_all(&bell);
+		bell_ring(&bell, frames_read(&f->writer_bell));
 
 		latency += f->latency_ns;
 		printf("\rviewer: %4u of %u frames, %5.1f/s, latency %6.1f ms, %u damaged ",

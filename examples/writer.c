@@ -112,7 +112,7 @@ int main(int argc, char **argv)
 	uint64_t drawn_at[FRAMES_SLOTS] = { 0 };
 	uint32_t hello, total = 120, rate = 0, frame = 0, seen = 0;
 	const char *device = "/dev/kvmfr0", *doorbell = NULL;
-	static struct bell bell;
+	struct bell bell = { 0 };
 	uint64_t start;
 	struct frames *f;
 	char *mem;
@@ -142,6 +142,7 @@ int main(int argc, char **argv)
 	f->total = total;
 	f->drawn = 0;
 	f->latency_ns = 0;
+	f->writer_bell = bell_id(&bell);
 	frames_publish(&f->session, hello);
 	bell_ring(&bell, frames_read(&f->viewer_bell));
 
