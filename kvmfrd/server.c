@@ -220,13 +220,11 @@ static void tell_all(struct server *server)
 static int on_client(sd_event_source *source, int fd, uint32_t events, void *data)
 {
 	struct peer *peer = data;
-	char byte;
 
 	(void)source;
+	(void)fd;
 	/* A client never sends: readable means that it has closed, or breaks the protocol. */
-	if (events & (EPOLLHUP | EPOLLERR) ||
-	    (events & EPOLLIN && recv(fd, &byte, 1, MSG_DONTWAIT) >= 0) ||
-	    !catch_up(peer)) {
+	if (events & (EPOLLHUP | EPOLLERR | EPOLLIN) || !catch_up(peer)) {
 		if (events & EPOLLIN && !(events & (EPOLLHUP | EPOLLERR)))
 			fprintf(stderr, "kvmfrd: peer %d has closed its connection, or sent something, which clients must not\n",
 				peer->id);

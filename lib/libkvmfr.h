@@ -38,8 +38,9 @@ KVMFR_API const char *kvmfr_library_version(void);
  *
  * Trust: every number and descriptor from a server is checked (descriptors in
  * /proc, which must be mounted). What a server can still do is close the
- * connection, lie about who is there, and shrink memory that isn't sealed (see
- * KVMFR_PEER_SEALED). Other peers can write to the memory and ring at any time.
+ * connection, lie about who is there, shrink memory that isn't sealed (see
+ * KVMFR_PEER_SEALED), and, with memory that is a file of its own file system
+ * (FUSE), make the calls and accesses wait that need it. Other peers can write to the memory and ring at any time.
  * A host process that shares an eventfd can make kvmfr_peer_ring() block by
  * clearing O_NONBLOCK and filling the eventfd in the middle of the call; a guest
  * can't.
