@@ -3,6 +3,7 @@
 #include "kvmfrctl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,14 +82,29 @@ static int run(int argc, char **argv)
 static int finish(int status)
 {
 	if (fflush(stdout))
-		fail("cannot write the output");
+		fail("cannot write the output: %s", strerror(errno));
 	return status;
+}
+
+/*
+ * Reading or writing a standard descriptor that was closed is an error, as it should be,
+ * until a file or a socket is opened and gets its number.
+ */
+static void keep_closed_descriptors(void)
+{
+	int fd;
+
+	do {
+		fd = open("/", O_PATH | O_CLOEXEC);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	close(fd);
 }
 
 int main(int argc, char **argv)
 {
 	int i = 1;
 
+	keep_closed_descriptors();
 	for (; i < argc && *argv[i] == '-'; i++) {
 		if (!strcmp(argv[i], "--help")) {
 			help();

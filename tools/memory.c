@@ -17,7 +17,8 @@
 
 struct action {
 	const char *name;
-	int arguments;
+	const char *arguments;	/* their names, each with a space before */
+	int n_arguments;
 	int (*run)(struct request *r);
 	bool whole;		/* looks at all of the memory */
 	bool write;
@@ -317,11 +318,11 @@ static int memory_write(struct request *r)
 }
 
 static const struct action actions[] = {
-	{ "map", 0, memory_map, false, false },
-	{ "read", 2, memory_read, false, false },
-	{ "write", 1, memory_write, false, true },
-	{ "search", 1, memory_search, true, false },
-	{ "core", 1, memory_core, true, false },
+	{ "map", "", 0, memory_map, false, false },
+	{ "read", " ADDRESS LENGTH", 2, memory_read, false, false },
+	{ "write", " ADDRESS", 1, memory_write, false, true },
+	{ "search", " PATTERN", 1, memory_search, true, false },
+	{ "core", " FILE", 1, memory_core, true, false },
 };
 
 static void map_from_qmp(struct request *r)
@@ -332,6 +333,13 @@ static void map_from_qmp(struct request *r)
 		fail("%s: no answer; is another program connected to it?", r->qmp);
 	if (err == -EPROTO)
 		fail("%s: what answers is not a QEMU with a memory map", r->qmp);
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		fail("%s: %s; a QEMU that runs with '-qmp unix:SOCKET,server=on,wait=off' has a socket there",
+		     *r->qmp ? r->qmp : "--qmp ''", err == -ENOENT ? strerror(ENOENT) :
+		     "nothing listens, or it is no socket");
+	if (err == -ENAMETOOLONG)
+		fail("%s: a socket's path has at most 107 bytes; name it from a directory nearer to it",
+		     r->qmp);
 	if (err)
 		fail("%s: %s", r->qmp, strerror(-err));
 }
@@ -341,9 +349,12 @@ static uint64_t file_bytes(const char *file)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	struct stat st;
 
-	if (size < 0)
+	if (size < 0 || fstat(fd, &st))
 		fail("%s: %s", file, strerror(errno));
+	if (!size || S_ISDIR(st.st_mode))
+		fail("%s: has no size to take for that of the RAM; '--size' says it", file);
 	close(fd);
 	return size;
 }
@@ -432,8 +443,8 @@ static const struct action *action_named(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(actions) / sizeof(*actions); i++) {
 		if (!argc || strcmp(argv[0], actions[i].name))
 			continue;
-		if (argc - 1 != actions[i].arguments)
-			misuse("memory: '%s' wants %d arguments, see kvmfrctl(8)",
+		if (argc - 1 != actions[i].n_arguments)
+			misuse("memory: expected '%s%s' and options, see kvmfrctl(8)",
 			       argv[0], actions[i].arguments);
 		return &actions[i];
 	}

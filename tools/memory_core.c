@@ -31,8 +31,8 @@ static void put(const struct core *core, const void *data, size_t size, off_t at
 		ssize_t n = pwrite(core->fd, data, size, at);
 
 		if (n < 0)
-			fail("%s: %s", core->file, errno == EFAULT ? MEMORY_GONE :
-			     strerror(errno));
+			fail("%s: %s; the core is not complete", core->file,
+			     errno == EFAULT ? MEMORY_GONE : strerror(errno));
 		data = (const char *)data + n;
 		size -= n;
 		at += n;
@@ -169,11 +169,12 @@ int memory_core(struct request *r)
 	add_headers(r, &core);
 	if (ftruncate(core.fd, core.size))
 		fail("%s: %s", core.file, strerror(errno));
-	put_headers(&core);
 
 	segment = core.segments;
 	for (; kvmfr_memory_data(r->memory, &from, &size); from += size)
 		segment = put_part(r, &core, segment, from, size);
+	/* At the end, so that a core that is not complete is none. */
+	put_headers(&core);
 	if (close(core.fd))
 		fail("%s: %s", core.file, strerror(errno));
 	return 0;

@@ -109,7 +109,7 @@ uint64_t guest_size(const char *s, uint64_t unit)
 		unit = 1ULL << (10 * (p - units));
 		end++;
 	}
-	if (*s < '0' || *s > '9' || *end || errno || __builtin_mul_overflow(size, unit, &size))
+	if (*s < '0' || *s > '9' || *end || errno || !size || __builtin_mul_overflow(size, unit, &size))
 		misuse("memory: '%s' is not a size, for example 512M or 8G", s);
 	return size;
 }
