@@ -37,13 +37,13 @@ KVMFR_API const char *kvmfr_library_version(void);
  * vector.
  *
  * Trust: every number and descriptor from a server is checked (descriptors in
- * /proc, which must be mounted). What a server can still do is close the
- * connection, lie about who is there, shrink memory that isn't sealed (see
- * KVMFR_PEER_SEALED), and, with memory that is a file of its own file system
- * (FUSE), make the calls and accesses wait that need it. Other peers can write to the memory and ring at any time.
- * A host process that shares an eventfd can make kvmfr_peer_ring() block by
- * clearing O_NONBLOCK and filling the eventfd in the middle of the call; a guest
- * can't.
+ * /proc, which must be mounted). A server can still close the connection, lie
+ * about who is there, and shrink memory that isn't sealed (see
+ * KVMFR_PEER_SEALED). With a file of a FUSE file system as the memory it can make
+ * kvmfr_peer_event() and each access to the memory wait. Other peers can write to
+ * the memory and ring at any time. A host process that shares an eventfd can make
+ * kvmfr_peer_ring() block by clearing O_NONBLOCK and filling the eventfd in the
+ * middle of the call; a guest can't.
  *
  * After fork() only one of the two processes may go on using an object. The other
  * should close it, which the first doesn't notice: the server sees the peer go
