@@ -1,9 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0
 # bash completion for kvmfrctl
 
+# Directories end in a slash, after which no blank comes.
+_kvmfrctl_paths()
+{
+	local i
+
+	mapfile -t COMPREPLY < <(compgen "$1" -- "$current")
+	for i in "${!COMPREPLY[@]}"; do
+		[[ -d ${COMPREPLY[i]} ]] && COMPREPLY[i]+=/
+	done
+	# for bash itself; the script below completes nothing
+	compopt -o filenames 2> /dev/null
+}
+
 _kvmfrctl()
 {
-	local current=${COMP_WORDS[COMP_CWORD]} command='' words='' i
+	local current=${COMP_WORDS[COMP_CWORD]} command='' words='' actions='' i word
 
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
@@ -23,10 +36,17 @@ _kvmfrctl()
 	libvirt) words='--ram --legacy --doorbell --vectors' ;;
 	clear) words=--force ;;
 	create) words='--node --name 32M 64M 128M 1G 2G 4G 8G' ;;
-	memory) words='map read write search core --qmp --pid --name
-		--machine --size --file --json --memmap' ;;
-	channel) words='list create remove connect leave attach --vm --device --json' ;;
+	memory)
+		actions='map read write search core'
+		words='--qmp --pid --name --machine --size --file --json --memmap' ;;
+	channel)
+		actions='list create remove connect leave attach'
+		words='--vm --device --json' ;;
 	esac
+	for word in "${COMP_WORDS[@]:i + 1:COMP_CWORD - i - 1}"; do
+		[[ " $actions " == *" $word "* ]] && actions=''
+	done
+	words+=" $actions"
 	case $command in
 	qemu | libvirt | clear | remove)
 		for i in /sys/class/kvmfr/*; do
@@ -39,11 +59,14 @@ _kvmfrctl()
 
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	--user) mapfile -t COMPREPLY < <(compgen -u -- "$current") ;;
-	--qmp | --file | core) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+	--qmp | --file | core) _kvmfrctl_paths -f ;;
+	--machine) mapfile -t COMPREPLY < <(compgen -W 'pc q35' -- "$current") ;;
+	--doorbell | --vectors | --pid | --name | --size | --vm | --device)
+		COMPREPLY=() ;;
 	--node)
 		words=$(cd /sys/devices/system/node && printf '%s ' node[0-9]*)
 		mapfile -t COMPREPLY < <(compgen -W "${words//node/}" -- "$current") ;;
-	--root) mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+	--root) _kvmfrctl_paths -d ;;
 	*) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
 	esac
 }

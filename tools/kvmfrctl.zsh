@@ -3,4 +3,6 @@
 # zsh completion for kvmfrctl: bash's words
 
 local file=${${(%):-%x}:A:h:h:h}/bash-completion/completions/kvmfrctl
-compadd -- ${(f)"$(bash $file "${(@)words[1,CURRENT]}")"}
+local -a found=(${(f)"$(bash $file "${(@)words[1,CURRENT]}")"})
+compadd -- ${found:#*/}
+compadd -S '' -- ${(M)found:#*/}
