@@ -163,7 +163,7 @@ bool device_find(const char *name, struct device *dev)
 void device_named(const char *name, struct device *dev)
 {
 	if (!device_find(name, dev))
-		fail("%s: there is no such device; %s", name, device_remedy());
+		fail("there is no device '%s'; %s", printable(name), device_remedy());
 	if (dev->state == NODE_REGULAR)
 		fail("%s: a regular file is in the device's place; 'kvmfrctl doctor' tells how to mend that",
 		     dev->node);

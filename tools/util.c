@@ -270,6 +270,20 @@ bool file_number(const char *name, uint64_t *value)
 	return !errno && !*end;
 }
 
+/* Calls misuse() for what getopt_long() did not understand. */
+static void option_wrong(int argc, char **argv)
+{
+	const char *word = argv[optind - 1], *next = optind < argc ? argv[optind] : "";
+
+	/* optopt: a letter, or what belongs to a long option that was given a value, or 0 */
+	if (optopt && (strncmp(word, "--", 2) || (*next == '-' && next[1] == optopt)))
+		misuse("%s: unknown option '-%c', see 'kvmfrctl --help'", argv[0], optopt);
+	if (optopt)
+		misuse("%s: option '%.*s' takes no value", argv[0],
+		       (int)strcspn(word, "="), word);
+	misuse("%s: unknown option '%s', see 'kvmfrctl --help'", argv[0], word);
+}
+
 int option_next(int argc, char **argv, const struct option *options)
 {
 	int c;
@@ -278,9 +292,7 @@ int option_next(int argc, char **argv, const struct option *options)
 	opterr = 0;
 	c = getopt_long(argc, argv, ":", options, NULL);
 	if (c == '?')
-		misuse("%s: unknown option '%s', see 'kvmfrctl --help'",
-		       argv[0], !strncmp(argv[optind - 1], "--", 2) ?
-		       argv[optind - 1] : text("-%c", optopt));
+		option_wrong(argc, argv);
 	if (c == ':')
 		misuse("%s: option '%s' wants a value", argv[0],
 		       argv[optind - 1]);
