@@ -153,6 +153,21 @@ static const Elf64_Phdr *put_part(const struct request *r, const struct core *co
 	return segment;
 }
 
+/* Is the file one of those that are the guest's RAM? */
+static bool is_ram(const struct request *r, const struct stat *st)
+{
+	for (int i = 0; i < r->n_files; i++) {
+		const char *equals = strchr(r->files[i], '=');
+		struct stat ram;
+
+		if (stat(r->files[i], &ram) && (!equals || stat(equals + 1, &ram)))
+			continue;
+		if (ram.st_dev == st->st_dev && ram.st_ino == st->st_ino)
+			return true;
+	}
+	return false;
+}
+
 int memory_core(struct request *r)
 {
 	struct core core = { .file = r->arguments[0] };
@@ -161,13 +176,15 @@ int memory_core(struct request *r)
 	struct stat st;
 
 	/* Mode 0600: the core has all of the guest's secrets. */
-	core.fd = open(core.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600);
+	core.fd = open(core.file, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (core.fd < 0 && errno != ENXIO)
 		fail("%s: %s", core.file, strerror(errno));
 	if (core.fd < 0 || fstat(core.fd, &st) || !S_ISREG(st.st_mode))
 		fail("%s: not a regular file, which a core has to be for its holes", core.file);
+	if (is_ram(r, &st))
+		fail("%s: the guest's RAM, which a core would replace; name another file", core.file);
 	add_headers(r, &core);
-	if (ftruncate(core.fd, core.size))
+	if (ftruncate(core.fd, 0) || ftruncate(core.fd, core.size))
 		fail("%s: %s", core.file, strerror(errno));
 
 	segment = core.segments;
