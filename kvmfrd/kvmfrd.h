@@ -21,8 +21,11 @@ sd_event *event_loop(void);
 /* Raises the limit of descriptors to @want if it is lower; returns the new limit. */
 unsigned long descriptors_want(unsigned long want);
 
-/* memory.c: a new descriptor of memory, with its size in fstat(). Call die() on failure. */
-int memory_of_device(const char *path);
+/*
+ * memory.c: a new descriptor of memory, with its size in fstat(). Call die() on failure.
+ * @alone: as long as this process runs, no other can open the device so.
+ */
+int memory_of_device(const char *path, bool alone);
 int memory_of_size(uint64_t size);
 
 /* Who may connect to a socket. Owner or group -1: as the daemon runs. */

@@ -258,7 +258,7 @@ static void open_memory(struct daemon *d)
 	if (d->memory >= 0)
 		return;
 	if (d->device) {
-		d->memory = memory_of_device(d->device);
+		d->memory = memory_of_device(d->device, d->channels.wanted);
 		return;
 	}
 	d->memory = memory_of_size(d->size);

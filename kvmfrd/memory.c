@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,7 +14,7 @@
 #include "../kvmfr.h"
 
 /* QEMU asks fstat() for the size, which only a DMA-BUF of the device knows. */
-int memory_of_device(const char *path)
+int memory_of_device(const char *path, bool alone)
 {
 	struct kvmfr_dmabuf_create create = { .flags = KVMFR_DMABUF_FLAG_CLOEXEC };
 	int fd, dmabuf;
@@ -31,10 +32,14 @@ int memory_of_device(const char *path)
 	if (size <= 0)
 		die("%s: has no size, so it is not a kvmfr device", path);
 	create.size = size;
+	/* Each DMA-BUF is a file of its own, so the channels' lock on that would not do. */
+	if (alone && flock(fd, LOCK_EX | LOCK_NB))
+		die("%s: another kvmfrd with channels uses it", path);
 	dmabuf = ioctl(fd, KVMFR_DMABUF_CREATE, &create);
 	if (dmabuf < 0)
 		die("%s: making a DMA-BUF of it: %s", path, strerror(errno));
-	close(fd);
+	if (!alone)
+		close(fd);	/* else it holds the lock */
 	return dmabuf;
 }
 
