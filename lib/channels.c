@@ -731,7 +731,8 @@ static bool arguments_are_valid(const struct kvmfr_channels_backing *backing, in
 	return (side == HOST || side == GUEST) &&
 	       !(flags & ~(formatting | KVMFR_CHANNELS_OBSERVE)) &&
 	       (!(flags & formatting) || (side == HOST && !(flags & KVMFR_CHANNELS_OBSERVE))) &&
-	       !((uintptr_t)backing->memory % FORMAT_PAGE) && !(backing->size % FORMAT_PAGE);
+	       backing->memory && !((uintptr_t)backing->memory % FORMAT_PAGE) &&
+	       !(backing->size % FORMAT_PAGE);
 }
 
 int kvmfr_channels_attach(struct kvmfr_channels **result,

@@ -34,7 +34,7 @@ extern "C" {
 
 enum kvmfr_channel_side {
 	KVMFR_CHANNEL_HOST = 0,
-	KVMFR_CHANNEL_GUEST = 1,
+	KVMFR_CHANNEL_GUEST = 1
 };
 
 /* The state of one end of a channel. */
@@ -42,7 +42,7 @@ enum kvmfr_channel_state {
 	KVMFR_CHANNEL_ABSENT,		/* nobody is attached to this side */
 	KVMFR_CHANNEL_CLOSED,		/* no program has it open */
 	KVMFR_CHANNEL_OPEN,		/* open, not connected with the other end */
-	KVMFR_CHANNEL_CONNECTED,
+	KVMFR_CHANNEL_CONNECTED
 };
 
 struct kvmfr_channel_info {
@@ -176,7 +176,7 @@ KVMFR_API int kvmfr_channels_fd(const struct kvmfr_channels *set);
 enum kvmfr_channel_what {
 	KVMFR_CHANNEL_ADDED,		/* a channel was created */
 	KVMFR_CHANNEL_REMOVED,		/* a channel was removed */
-	KVMFR_CHANNEL_CHANGED,		/* an end changed its state, or there is data or room */
+	KVMFR_CHANNEL_CHANGED		/* an end changed its state, or there is data or room */
 };
 
 struct kvmfr_channel_event {

@@ -149,7 +149,7 @@ enum kvmfr_memory_way {
 	KVMFR_MEMORY_NONE,	/* not attached */
 	KVMFR_MEMORY_FILE,	/* mapped, by kvmfr_memory_attach() */
 	KVMFR_MEMORY_SHARED,	/* mapped, through a descriptor of the process */
-	KVMFR_MEMORY_COPIED,	/* copied from the process */
+	KVMFR_MEMORY_COPIED	/* copied from the process */
 };
 
 /* How a block is attached. @block: as for kvmfr_memory_attach(). */

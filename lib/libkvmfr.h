@@ -151,7 +151,7 @@ KVMFR_API int kvmfr_peer_dmabuf(struct kvmfr_peer *peer, uint64_t offset,
 
 enum kvmfr_event_type {
 	KVMFR_EVENT_READY = 1,	/* the id, the memory and the vectors asked for are there */
-	KVMFR_EVENT_PEER = 2,	/* another peer got a vector, or has gone (vectors == 0) */
+	KVMFR_EVENT_PEER = 2	/* another peer got a vector, or has gone (vectors == 0) */
 };
 
 struct kvmfr_event {

@@ -247,6 +247,15 @@ TEST(side_belongs_to_one_process, .fixture = &both)
 	EXPECT_EQ(0, attach_flags(near, 0));
 }
 
+TEST(no_memory_is_an_invalid_argument)
+{
+	struct kvmfr_channels_backing nowhere = { .size = 1 << 20, .fd = -1 };
+	struct kvmfr_channels *set;
+
+	EXPECT_EQ(-EINVAL, kvmfr_channels_attach(&set, &nowhere, HOST, 0));
+	EXPECT_EQ(-EINVAL, kvmfr_channels_attach(&set, &nowhere, GUEST, 0));
+}
+
 /* --- the table ------------------------------------------------------------- */
 
 TEST(names_are_checked)
